@@ -30,7 +30,7 @@ from pipeline.params.definitions import MonitorParams, TrainParams
 from pipeline.training import baseline
 from pipeline.training.baseline import CategoryProfile, TrainingBaseline
 from registry_tools.errors import InputError, NotFound, RegistryToolsError, VerificationError
-from registry_tools.mlflow_store import registry
+from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import connect
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import loader
@@ -84,10 +84,7 @@ def monitor(params: MonitorParams) -> MonitorResult:
     try:
         result = _monitor_versions(inputs, run)
     except BaseException as error:
-        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
-        reason = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
-        status = "KILLED" if interrupted else "FAILED"
-        run.end(status, {"error": reason, "mlflow.note.content": reason})
+        runs.end_with_error(inputs.client, run.run_id, error)
         raise
     run.link_entry_run()
     return result
@@ -128,7 +125,7 @@ def _monitor_versions(inputs: _MonitoringInputs, run: MonitoringRun) -> MonitorR
     head = {name: getattr(params, name) for name in ("name", "stage", "current", "alpha")}
     head |= {"version": main.version, "run_id": run.run_id, "notes": notes}
     run.log_files(lambda folder: report.write_report(folder, head, findings, results))
-    run.end("FINISHED", _verdict_tags(main, results))
+    run.finish(_verdict_tags(main, results))
     address = run.report_address()
     return MonitorResult(
         params, main, tuple(others), tuple(notes), results, run.experiment, run.run_id, address

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
 from pipeline.monitoring.analysis import Analysis
+from pipeline.params.types import as_text
 from registry_tools.mlflow_store import experiments, registry, runs
 from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.mlflow_store.registry import VersionInfo
@@ -163,9 +164,9 @@ class MonitoringRun:
         """Tag a version with the id of this run, which started its training."""
         registry.set_tags(self._client, VersionInfo(self._model, version), {CAUSE_TAG: self.run_id})
 
-    def end(self, status: str, tags: Mapping[str, str]) -> None:
-        """End the run with the status FINISHED, FAILED or KILLED, and set its last tags."""
-        runs.end(self._client, self.run_id, status, {}, {k: v[:5000] for k, v in tags.items()})
+    def finish(self, tags: Mapping[str, str]) -> None:
+        """End the run, and set its last tags."""
+        runs.finish(self._client, self.run_id, {key: text[:5000] for key, text in tags.items()})
 
     def link_entry_run(self) -> None:
         """Tag the run that `mlflow run` opened, if any, with the id of the monitoring run."""
@@ -190,27 +191,12 @@ class MonitoringRun:
 
 def _why_locked(before: Run, cooldown: timedelta) -> str | None:
     """Return the reason why the lock of an earlier run still holds; None if it does not."""
-    age = datetime.now(timezone.utc) - datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
+    began = datetime.fromtimestamp(before.info.start_time / 1000, timezone.utc)
+    at = f"{began:%Y-%m-%d %H:%M} UTC"
     if runs.is_open_elsewhere(before):
-        return f"run {before.info.run_id} is retraining, started {_format_age(age)}"
+        return f"run {before.info.run_id} is retraining since {at}"
     # A lock from a clock that is far ahead must not block retraining for years.
-    if not timedelta(hours=-1) < age < cooldown:
+    if not timedelta(hours=-1) < datetime.now(timezone.utc) - began < cooldown:
         return None
     failed = ", which failed" if before.data.tags.get("retrain", "").startswith("failed") else ""
-    remaining = f"cooldown={_format_duration(cooldown)} is not over"
-    return f"run {before.info.run_id} retrained {_format_age(age)}{failed}, and {remaining}"
-
-
-def _format_age(age: timedelta) -> str:
-    seconds = int(age.total_seconds())
-    if seconds < 0:
-        return "in the future (its clock is ahead)"
-    return f"{_format_duration(timedelta(seconds=seconds))} ago"
-
-
-def _format_duration(time: timedelta) -> str:
-    seconds = time.total_seconds()
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f}".removesuffix(".0") + unit
-    return f"{seconds:g}s"
+    return f"run {before.info.run_id} retrained at {at}{failed}, and cooldown={as_text(cooldown)} is not over"

@@ -10,16 +10,15 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.errors import PipelineError
-from pipeline.showcase.demo_page import PAGE, DemoPage, serve_page
 from pipeline.showcase.load_generator import FlowerSampler, LoadGenerator
-from pipeline.showcase.servers import check_port, project_environment, run_module, run_server
+from pipeline.showcase.running_demo import PAGE, Echo, RunningDemo, serve_page
+from pipeline.showcase.servers import check_port, project_environment, run_server
 from registry_tools.mlflow_store.client import connect
 
 _WINDOW, _WINDOW_SECONDS = 500, 60  # rows of each window, and the longest wait for them
@@ -27,41 +26,6 @@ _WIDER = 0.8  # cm by which petals seem wider under the new lamp
 _LOAD_SECONDS = 60  # that the server may take to load a new version
 _LOG = "predictions"
 _MARK = ".demo"
-Echo = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Demo:
-    """The state that the steps share."""
-
-    folder: Path
-    page: DemoPage
-    environment: dict[str, str]
-    echo: Echo
-
-    def run(self, title: str, *arguments: str, exit_code: int = 0) -> str:
-        """Run a command of this project, report it, and return its output.
-
-        Raises
-        ------
-        PipelineError
-            If the exit code differs from `exit_code`.
-        """
-        typed = f"python -m {' '.join(arguments)}"
-        done = run_module(arguments, self.folder, self.environment)
-        tone = {0: "good", 4: "bad"}.get(exit_code, "")
-        output = done.stdout if done.returncode == exit_code else done.stdout + done.stderr
-        self.report_step(title, f"{typed}   → exit {done.returncode}", output, tone)
-        if done.returncode != exit_code:
-            raise PipelineError(f"{typed}: exit code {done.returncode} instead of {exit_code}")
-        return done.stdout
-
-    def report_step(self, title: str, command: str = "", output: str = "", tone: str = "") -> None:
-        """Report a step in the terminal and on the page."""
-        step = self.page.add(title, command, output, tone)
-        self.echo(f"{step.at:4d} s  {title}")
-        for line in filter(None, [command, *step.output]):
-            self.echo(f"        {line}")
 
 
 def run(folder: Path, port: int, echo: Echo) -> None:
@@ -74,21 +38,20 @@ def run(folder: Path, port: int, echo: Echo) -> None:
     """
     check_port(port)
     _prepare(folder)
-    page = DemoPage(folder)
-    page.write()
     environment = project_environment(
         MLFLOW_TRACKING_URI=f"sqlite:///{folder.resolve()}/mlflow.db",
         MLFLOW_LOGGING_LEVEL="ERROR",
         PYTHONWARNINGS="ignore",
     )
-    demo = _Demo(folder, page, environment, echo)
-    with serve_page(page, port) as address:
+    demo = RunningDemo(folder, environment, echo)
+    demo.write_page()
+    with serve_page(folder, port) as address:
         echo(f"watch     {address}")
         try:
             _run_steps(demo)
         finally:
-            page.ended = True
-            page.write()
+            demo.ended = True
+            demo.write_page()
     echo(f"page      {folder / PAGE}")
     echo(f"runs      make ui STORE=sqlite:///{folder}/mlflow.db")
 
@@ -103,7 +66,7 @@ def _prepare(folder: Path) -> None:
     (folder / _MARK).write_text("made by `make demo`, which empties this folder\n")
 
 
-def _run_steps(demo: _Demo) -> None:
+def _run_steps(demo: RunningDemo) -> None:
     flowers = FlowerSampler(seed=7)
     flowers.table(flowers.draw() for _ in range(600)).to_csv(demo.folder / "flowers.csv", index=False)
     demo.run(
@@ -112,13 +75,13 @@ def _run_steps(demo: _Demo) -> None:
     )  # fmt: skip
     demo.run("promote", "registry_tools", "promote", "iris@staging", "--to", "production")
     with _server(demo) as port, contextlib.closing(LoadGenerator(port, flowers)) as traffic:
-        demo.page.traffic = traffic
+        demo.traffic = traffic
         demo.report_step(f"serve, and send {_WINDOW} flowers")
         _send_window(demo, traffic)
         _monitor(demo, traffic, "monitor: nothing has changed", 0)
 
         traffic.wider = _WIDER
-        demo.page.lamp = f"under a new lamp, petals seem {_WIDER} cm wider"
+        demo.lamp = f"under a new lamp, petals seem {_WIDER} cm wider"
         demo.report_step(f"change the lamp: petals seem {_WIDER} cm wider", tone="bad")
         _send_window(demo, traffic)
         labelled = flowers.table((values, name) for _, values, name in list(traffic.sent))
@@ -137,18 +100,18 @@ def _run_steps(demo: _Demo) -> None:
         raise PipelineError(f"{lost} requests failed")
 
 
-def _send_window(demo: _Demo, traffic: LoadGenerator) -> None:
+def _send_window(demo: RunningDemo, traffic: LoadGenerator) -> None:
     """Send the flowers of one window, and record its start time."""
     traffic.sent.clear()
     traffic.since = time.time()
     for _ in range(_WINDOW_SECONDS):
         if traffic.wait_until(lambda: len(traffic.sent) >= _WINDOW, seconds=1):
             break
-        demo.page.write()
+        demo.write_page()
     time.sleep(2)  # the server writes the log every second
 
 
-def _monitor(demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *options: str) -> None:
+def _monitor(demo: RunningDemo, traffic: LoadGenerator, title: str, exit_code: int, *options: str) -> None:
     """Run `monitor` on the last window, with the labels of its flowers, and copy its report."""
     sent = list(traffic.sent)
     labels = {"request_id": [request for request, _, _ in sent], "label": [name for _, _, name in sent]}
@@ -159,13 +122,13 @@ def _monitor(demo: _Demo, traffic: LoadGenerator, title: str, exit_code: int, *o
     )  # fmt: skip
     run_id = output.rstrip().splitlines()[-1].split()[1]
     client = connect(demo.environment["MLFLOW_TRACKING_URI"])
-    report = f"report-{len(demo.page.reports) + 1}.html"
+    report = f"report-{len(demo.reports) + 1}.html"
     Path(client.download_artifacts(run_id, "report.html", str(demo.folder))).rename(demo.folder / report)
-    demo.page.reports.append(report)
-    demo.page.write()
+    demo.reports.append(report)
+    demo.write_page()
 
 
-def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None:
+def _wait_for_version(demo: RunningDemo, traffic: LoadGenerator, version: int) -> None:
     """Wait until the server predicts with a version.
 
     Raises
@@ -179,12 +142,12 @@ def _wait_for_version(demo: _Demo, traffic: LoadGenerator, version: int) -> None
 
 
 @contextlib.contextmanager
-def _server(demo: _Demo) -> Iterator[int]:
+def _server(demo: RunningDemo) -> Iterator[int]:
     """Run the server, which follows the stage, until the body ends; yield its port."""
     command = [
         *(sys.executable, "-m", "registry_tools", "serve", "iris@production", "--poll", "1s"),
         *("--log-predictions", _LOG, "--log-every", "1s"),
     ]
     with run_server(command, demo.folder, demo.environment, "server") as (port, _):
-        demo.page.server = f"http://127.0.0.1:{port}/predict"
+        demo.server = f"http://127.0.0.1:{port}/predict"
         yield port

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -94,7 +94,9 @@ class ScoringRun(contextlib.AbstractContextManager["ScoringRun"]):
             "seconds": seconds,
             "rows_per_second": rate,
         }
-        self._end("FINISHED", {**metrics, **by_metric}, {})
+        if self.run_id is not None:
+            with self._failures_logged():
+                runs.end(self._client, self.run_id, "FINISHED", {**metrics, **by_metric}, {})
         return ScoringSummary(
             name=self._artifact.name,
             version=self._artifact.version,
@@ -114,15 +116,9 @@ class ScoringRun(contextlib.AbstractContextManager["ScoringRun"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            killed = isinstance(error, (KeyboardInterrupt, SystemExit))
-            reason = "interrupted" if killed else str(error)
-            self._end("KILLED" if killed else "FAILED", {}, {"error": reason[:500]} if reason else {})
-
-    def _end(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        if self.run_id is not None:
+        if error is not None and self.run_id is not None:
             with self._failures_logged():
-                runs.end(self._client, self.run_id, status, metrics, tags)
+                runs.end_with_error(self._client, self.run_id, error)
 
     @contextlib.contextmanager
     def _failures_logged(self) -> Iterator[None]:

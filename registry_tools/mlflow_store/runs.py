@@ -11,7 +11,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from registry_tools.errors import error_summary
 from registry_tools.mlflow_store import experiments, heartbeat
 from registry_tools.mlflow_store.client import translate_errors, upsert
 from registry_tools.processes import process_is_running
@@ -58,6 +60,14 @@ def end(
             client.log_batch(run_id, *logged, synchronous=True)
         finally:
             client.set_terminated(run_id, status)
+
+
+def end_with_error(client: MlflowClient, run_id: str, error: BaseException) -> None:
+    """End a run as KILLED if it was interrupted, else as FAILED, with the error as tag and note."""
+    killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+    reason = "interrupted" if killed else error_summary(error, 500)
+    tags = {"error": reason, MLFLOW_RUN_NOTE: reason}
+    end(client, run_id, "KILLED" if killed else "FAILED", {}, tags)
 
 
 def metrics_now(metrics: Mapping[str, float]) -> list[Metric]:

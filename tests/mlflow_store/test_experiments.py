@@ -17,7 +17,7 @@ from registry_tools.refs import parse_ref
 def test_every_experiment_has_a_description(store: str) -> None:
     client = MlflowClient(store)
     trained = train(TrainParams(plots=False))
-    MonitoringRun(client, "iris", {}).end("FINISHED", {})
+    MonitoringRun(client, "iris", {}).finish({})
     request = ScoringRequest(parse_ref("iris/1"), "in.csv", "out.csv")
     ScoringRun(request, ModelArtifact("", "iris", 1, None, None, None), store)
     runs.copy_run(client, trained.run_id, client, "copied", {})

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.monitoring.data.production_data import REQUEST, ROW
+from pipeline.monitoring.data.production_data import REQUEST, ROW, first_known
 from pipeline.monitoring.data.window import CurrentWindow, check_classes
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.data.arrow_coercion import MISSING_TEXTS
@@ -65,13 +65,12 @@ def read_labels(path: Path, target: str, task: str = CLASSIFICATION) -> pd.DataF
     is_class = task == CLASSIFICATION
     names = [_LABEL, target] if is_class else []
     table = read_table(path, text_columns=[*REQUEST, *names], literal_columns=names)
-    request = _first_column(table, REQUEST)
-    label = _first_column(table, (_LABEL, target))
+    request, row = first_known(REQUEST, table.columns), first_known(ROW, table.columns)
+    label = first_known((_LABEL, target), table.columns)
     if request is None or label is None:
         lacking = "'request_id'" if request is None else f"{_LABEL!r} or {target!r}"
         has = quoted_names(map(str, table.columns))
         raise DataError(f"labels={path}: the table has no column {lacking}; it has {has}")
-    row = _first_column(table, ROW)
     known = table[table[label].notna() & table[request].notna()]
     values = _class_names(known[label]) if is_class else _numbers(known[label], path)
     labels = pd.DataFrame({"request": known[request].astype(str).to_numpy(), _LABEL: values})
@@ -95,10 +94,6 @@ def _numbers(labels: pd.Series, path: Path) -> npt.NDArray[np.float64]:
     if len(wrong):
         raise DataError(f"labels={path}: the version predicts numbers, and {wrong.iloc[0]!r} is none")
     return numbers
-
-
-def _first_column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in table.columns), None)
 
 
 def join_labels(

@@ -6,7 +6,7 @@ only. `ProductionData.window` selects the rows of one version for the analysis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,6 +84,11 @@ class ProductionData:
             _request_keys(rows, self.features),
             rows.column(PROBABILITIES) if is_scored else None,
         )
+
+
+def first_known(names: Sequence[str], there: Collection[str]) -> str | None:
+    """Return the first of the names of a column that a table has; None if it has none of them."""
+    return next((name for name in names if name in there), None)
 
 
 def _version_number(version: object) -> int:
@@ -166,10 +171,9 @@ def _as_names(classes: pa.ChunkedArray) -> pa.ChunkedArray:
 def _request_keys(table: pa.Table, features: frozenset[str]) -> pa.Table | None:
     """Return the request id of each row, and its position in the request; None without request ids."""
     there = {*table.column_names} - features
-    request = next((name for name in REQUEST if name in there), None)
+    request, row = first_known(REQUEST, there), first_known(ROW, there)
     if request is None:
         return None
-    row = next((name for name in ROW if name in there), None)
     places = table.column(row) if row is not None else pa.array(np.zeros(len(table), np.int64))
     with arrow_errors(f"columns {request!r} and {row!r}"):
         return pa.table({"request": table.column(request).cast(pa.string()), "row": places.cast(pa.int64())})
