@@ -12,20 +12,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.data.window import CurrentWindow
-from pipeline.monitoring.performance import PERMUTATION, LivePerformance, compare_live
+from pipeline.monitoring.performance import LivePerformance, compare_live
 from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline, numeric_profile
 from registry_tools.stats import drift_tests
 from registry_tools.stats.drift_tests import DriftTest
+from registry_tools.stats.psi import psi_of_categories, psi_of_numbers
 from registry_tools.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most
 _MAX_PARTS, _PART_ROWS = 10, 50  # PSI over time: at most so many parts, each of at least so many rows
-_OTHERS = "\x00others"  # key for the sum of all categories that a profile does not name
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,9 @@ class Analysis:
     @property
     def has_worsened(self) -> bool:
         """Whether the metric of the version is significantly worse than at promotion."""
-        return any(test.kind in {drift_tests.FALLEN, PERMUTATION} for test in self.significant_tests)
+        return any(
+            test.kind in {drift_tests.FALLEN, drift_tests.PERMUTATION} for test in self.significant_tests
+        )
 
     def targets(self) -> list[str]:
         """Return the targets of the significant tests, each once."""
@@ -200,34 +201,20 @@ def _analyse_feature(
     if isinstance(profile, NumericProfile):
         distribution_test = drift_tests.ks_test(sample.to_numpy(), current.to_numpy(), name)
         edges = np.unique(profile.quantiles[1:-1])
-        expected = _bin_counts(sample, edges)
-        stability, *over_time = (drift_tests.psi(expected, _bin_counts(p, edges)) for p in whole_and_parts)
+        stability, *over_time = (psi_of_numbers(sample, p, edges) for p in whole_and_parts)
     else:
         counts = current.value_counts().to_dict()
-        known = {**profile.counts, **({_OTHERS: profile.others} if profile.others else {})}
         if not profile.others:
             unseen = sum(count for category, count in counts.items() if category not in profile.counts)
         # The profile names only its most frequent categories. Chance decides which those are, so a
         # test against other rows would raise false alarms.
-        distribution_test = None if profile.others else drift_tests.chi_squared_test(known, counts, name)
-        stability, *over_time = (_psi_of_counts(known, p.value_counts().to_dict()) for p in whole_and_parts)
+        known, others = profile.counts, profile.others
+        distribution_test = None if others else drift_tests.chi_squared_test(known, counts, name)
+        parts = (p.value_counts().to_dict() for p in whole_and_parts)
+        stability, *over_time = (psi_of_categories(known, others, p) for p in parts)
     sides = (profile.missing, profile.rows), (int(current.isna().sum()), len(current))
     tests = distribution_test, drift_tests.missing_values_test(*sides, name)
     before, now = (gone / max(rows, 1) for gone, rows in sides)
     is_number = isinstance(profile, NumericProfile)
     feature = FeatureDrift(name, is_number, stability, tuple(over_time), before, now, unseen)
     return feature, [test for test in tests if test is not None]
-
-
-def _bin_counts(values: pd.Series, edges: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    places = np.searchsorted(edges, values.dropna(), side="right")
-    return np.bincount(places, minlength=len(edges) + 1)
-
-
-def _psi_of_counts(expected: Mapping[str, int], current: Mapping[str, int]) -> float:
-    """Return the PSI of categories; those that a profile does not name are one, if it sums some itself."""
-    if _OTHERS in expected:
-        named = {category: count for category, count in current.items() if category in expected}
-        current = named | {_OTHERS: sum(current.values()) - sum(named.values())}
-    names = sorted({*expected, *current})
-    return drift_tests.psi(*(np.array([side.get(n, 0) for n in names]) for side in (expected, current)))

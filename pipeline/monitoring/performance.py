@@ -5,22 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from scipy import stats
-
 from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.training.baseline import TrainingBaseline
-from pipeline.training.scoring import measure
 from registry_tools.stats.bootstrap import bootstrap_estimate
 from registry_tools.stats.drift_tests import DriftTest, share_test
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows, find_metric, runs_code
 from registry_tools.stats.metric_comparison import estimate_number_metric
 from registry_tools.stats.paired_metric import MEAN_LOSSES
+from registry_tools.stats.permutation_test import permutation_test
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
-PERMUTATION = "permutation, one-sided"
-_PERMUTATIONS, _MOST_ROWS = 499, 5_000  # rows of one side that the permutation test reads
 _SHARES = {"accuracy", "recall", "precision"}
 
 
@@ -71,7 +66,7 @@ def compare_live(
         rows, method = (current[1], promoted[1]), "Wilson"
     else:
         values = [_estimate(metric, side) for side in (live.outcomes, baseline.outcomes)]
-        test = _permutation_test(metric, baseline.outcomes, live.outcomes)
+        test = permutation_test(metric, baseline.outcomes, live.outcomes, f"live {metric.name}")
         method = "Student" if metric.name in MEAN_LOSSES else "bootstrap"
         rows = live.rows, len(baseline.outcomes.labels)
     for value, where in zip(values, ("labelled rows", "held-out rows"), strict=True):
@@ -98,7 +93,7 @@ def _choose_metric(baseline: TrainingBaseline, live: LabelledPredictions) -> tup
 
 
 def _estimate(metric: Metric, outcomes: Outcomes) -> Estimate | None:
-    if math.isnan(measure(metric, outcomes)):
+    if math.isnan(metric.compute(outcomes)):
         return None
     estimate = estimate_number_metric if metric.task == REGRESSION else bootstrap_estimate
     return estimate(metric, outcomes)
@@ -108,36 +103,3 @@ def _share(metric: Metric, outcomes: Outcomes) -> tuple[int, int]:
     """Return the right rows and all rows that a recall, a precision or the accuracy counts."""
     rows = compared_rows(metric, outcomes, outcomes)
     return round(metric.compute(outcomes) * rows) if rows else 0, rows
-
-
-def _permutation_test(metric: Metric, promoted: Outcomes, live: Outcomes) -> DriftTest | None:
-    random = np.random.default_rng(0)
-    sides = [_sample(side, random) for side in (promoted, live)]
-    size = len(sides[0].labels)
-    probabilities = [side.probabilities for side in sides if side.probabilities is not None]
-    pooled = Outcomes(
-        np.concatenate([side.labels for side in sides]),
-        np.concatenate([side.predicted for side in sides]),
-        np.concatenate(probabilities) if len(probabilities) == len(sides) else None,
-        promoted.classes,
-    )
-    sign = 1 if metric.less_is_better else -1
-
-    def worse_by(order: np.ndarray) -> float:
-        current, before = (measure(metric, pooled.take(side)) for side in (order[size:], order[:size]))
-        return sign * (current - before)
-
-    rows = np.arange(len(pooled.labels))
-    observed = worse_by(rows)
-    drawn = np.array([worse_by(random.permutation(rows)) for _ in range(_PERMUTATIONS)])
-    drawn = drawn[np.isfinite(drawn)]
-    if not math.isfinite(observed) or len(drawn) < _PERMUTATIONS / 2 or not drawn.std():
-        return None
-    z = (observed - drawn.mean()) / drawn.std()
-    p_value = float(stats.pearson3.sf(z, float(stats.skew(drawn))))
-    return DriftTest(f"live {metric.name}", PERMUTATION, observed, p_value)
-
-
-def _sample(outcomes: Outcomes, random: np.random.Generator) -> Outcomes:
-    rows = len(outcomes.labels)
-    return outcomes if rows <= _MOST_ROWS else outcomes.take(random.choice(rows, _MOST_ROWS, replace=False))

@@ -23,7 +23,8 @@ Part = tuple[int, int]  # the number of rows with a property, and of all rows
 
 ALL_FEATURES = "all features together"
 PREDICTIONS = "predictions"
-MISSING, CLASSIFIER, FALLEN = "missing values", "classifier", "Fisher, one-sided"
+MISSING, CLASSIFIER = "missing values", "classifier"
+FALLEN, PERMUTATION = "Fisher, one-sided", "permutation, one-sided"  # of the live metric
 # The chi-squared test needs an expected count of 5 in each cell; rarer categories are pooled.
 _MIN_EXPECTED = 5
 _FEW_VALUES = 10  # a numeric feature with at most so many different values is tested by its counts
@@ -270,15 +271,3 @@ def detectable_shift(rows: int, baseline_rows: int, tests: int, alpha: float) ->
     quantiles = stats.norm.ppf(1 - alpha / (2 * max(tests, 1))) + stats.norm.ppf(_POWER)
     effective = _KS_EFFICIENCY * rows * baseline_rows / (rows + baseline_rows)
     return float(quantiles / math.sqrt(effective))
-
-
-def psi(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
-    """Return the population stability index (PSI) of two histograms.
-
-    Parameters
-    ----------
-    expected, found
-        Rows by bin, shape (bins,). Half a row is added to each bin, so that no bin is empty.
-    """
-    before, current = ((counts + 0.5) / np.sum(counts + 0.5) for counts in (expected, found))
-    return float(np.sum((current - before) * np.log(current / before)))
