@@ -103,7 +103,7 @@ mlproject: $(VENV)/.run ## Generate MLproject from the parameters of the command
 
 lock: $(VENV)/.test ## Update the lock files from pyproject.toml and deploy/server.in: UPGRADE=1 takes the newest versions.
 	@$(BIN)/uv pip compile pyproject.toml --group build $(LOCK) --output-file requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --extra boosting --extra explain --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra grpc --extra otel --extra boosting --extra explain --extra onnx --group build --group test --constraint requirements.lock $(LOCK) --output-file requirements-test.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra signing --extra boosting --extra catboost --extra keras --group build --group test --group frameworks --constraint requirements-test.lock $(LOCK) --output-file requirements-frameworks.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra spark --extra url --constraint requirements.lock $(LOCK) --output-file requirements-spark.lock
 	@$(BIN)/uv pip compile --group docs --constraint requirements-test.lock $(LOCK) --output-file requirements-docs.lock
@@ -122,7 +122,7 @@ LOCK := --universal --python-version 3.10 --generate-hashes --no-annotate --no-e
         --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --quiet
 
 clean: ## Remove the environment and the caches, but no store and no model.
-	@rm -rf $(VENV) $(FRAMEWORKS) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) $(FRAMEWORKS) .edge *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # All environments share one folder; the tests add packages to it.
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python

@@ -36,6 +36,7 @@ def promote(
     max_latency_ms: float | None = None,
     max_latency_ratio: float | None = None,
     max_size_ratio: float | None = None,
+    onnx: bool = False,
     eval_data: str | Path | None = None,
     target: str | None = None,
     tracking_uri: str | None = None,
@@ -81,6 +82,9 @@ def promote(
         The longest median time for one row, in milliseconds.
     max_latency_ratio, max_size_ratio
         The largest multiple of the champion's latency, and of the size of its files.
+    onnx
+        Convert the candidate to ONNX, demand that the file predicts the same, and store it with the
+        candidate; needs the extra `onnx`.
     eval_data, target
         A CSV, JSON or Parquet file of labelled rows to evaluate on, and its label column. None
         takes the held-out rows of the candidate.
@@ -130,6 +134,7 @@ def promote(
         max_latency_ms=max_latency_ms,
         max_latency_ratio=max_latency_ratio,
         max_size_ratio=max_size_ratio,
+        onnx=onnx,
         eval_data=read_optional_eval_data(eval_data, target),
         policy=TrustPolicy.from_environment(trust, allow_code, public_key),
     )

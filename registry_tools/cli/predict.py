@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,11 +12,13 @@ import click
 from registry_tools.cli.options import common_options, trust_options
 from registry_tools.cli.output import echo, print_json
 from registry_tools.errors import InputError
+from registry_tools.refs import parse_ref
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from registry_tools.models.loaded_model import LoadedModel
+    from registry_tools.models.loaded_model import LoadedModel, ModelInfo
+    from registry_tools.models.onnx.comparison import OnnxCheck
 
 _MOST_CONTRIBUTIONS = 10  # columns with a line of their own
 
@@ -156,33 +159,48 @@ def _contribution_lines(prediction: dict[str, Any]) -> list[str]:
 
 @click.command()
 @click.argument("ref")
-@click.option("--format", "form", type=click.Choice(["joblib"]), default="joblib", show_default=True)
+@click.option("--format", "form", type=click.Choice(["joblib", "onnx"]), default="joblib", show_default=True)
 @click.option("-o", "--output", required=True, metavar="FILE", help="The file to write.")
 @trust_options
 @common_options
 def export(
     ref: str, form: str, output: str, loading: dict[str, Any], as_json: bool, tracking_uri: str | None
 ) -> None:
-    """Write the estimator of the version REF to a joblib file.
+    """Write the estimator of the version REF to a joblib or ONNX file.
 
-    `joblib.load` reads the file without MLflow.
+    `joblib.load` reads a joblib file without MLflow. ONNX Runtime runs an ONNX file without Python. Before
+    the command writes an ONNX file, it compares the file with the version on the held-out rows and at the
+    boundaries between the classes.
     """
-    from registry_tools.models.joblib_file import export_joblib
-    from registry_tools.models.loader import load_model
-
-    model = load_model(ref, tracking_uri=tracking_uri, **loading)
-    size = export_joblib(model, output)
-    prediction = {
-        "name": model.info.name,
-        "version": model.info.version,
-        "format": form,
-        "output": output,
-        "bytes": size,
-    }
-    if as_json:
-        print_json(prediction)
+    if form == "onnx":
+        info, compared = _export_onnx(ref, output, loading, tracking_uri)
+        size = compared.bytes
     else:
-        echo(f"{model.info.name} version {model.info.version} → {output} ({size:,} bytes)")
+        from registry_tools.models.joblib_file import export_joblib
+        from registry_tools.models.loader import load_model
+
+        model = load_model(ref, tracking_uri=tracking_uri, **loading)
+        info, compared, size = model.info, None, export_joblib(model, output)
+    if as_json:
+        written = {"name": info.name, "version": info.version, "format": form, "output": output}
+        checked = {"check": compared.as_dict()} if compared is not None else {}
+        print_json(written | {"bytes": size} | checked)
+        return
+    echo(f"{info.name} version {info.version} → {output} ({size:,} bytes)")
+    if compared is not None:
+        echo(f"the same predictions on {compared.summary}")
+
+
+def _export_onnx(
+    ref: str, output: str, loading: dict[str, Any], tracking_uri: str | None
+) -> tuple[ModelInfo, OnnxCheck]:
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.models.onnx.export import export_onnx
+    from registry_tools.models.trust_policy import TrustPolicy
+
+    model_ref, policy = parse_ref(ref), TrustPolicy.from_environment(**loading)
+    model, compared = export_onnx(connect(tracking_uri), model_ref, Path(output), policy)
+    return model.info, compared
 
 
 COMMANDS = (predict, export)

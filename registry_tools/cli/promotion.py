@@ -92,6 +92,10 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
     "--max-size-ratio", type=click.FloatRange(min=0, min_open=True), metavar="N",
     help="The largest ratio of the size of the model files to the champion's.",
 )  # fmt: skip
+@click.option(
+    "--onnx", is_flag=True,
+    help="Require an ONNX file that predicts the same, and store it with the version; needs the extra onnx.",
+)  # fmt: skip
 @eval_data_options
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
 @click.option("--dry-run", is_flag=True, help="Evaluate the gates only; record and move nothing.")

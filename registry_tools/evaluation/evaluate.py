@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,12 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import version as version_gates
 from registry_tools.evaluation.gates.comparison import judge_distinct
 from registry_tools.evaluation.gates.thresholds import thresholds_gate
-from registry_tools.evaluation.isolated_predict import Predicted, PredictJob, predict_in_clean_process
+from registry_tools.evaluation.isolated_predict import (
+    IsolatedPredictions,
+    Predicted,
+    PredictJob,
+    predict_in_clean_process,
+)
 from registry_tools.evaluation.run_comparison_gates import GateInputs, run_comparison_gates, run_cost_gates
 from registry_tools.evaluation.verdict import GateResult, Verdict, run_gate
 from registry_tools.evaluation.version_bundle import (
@@ -30,6 +36,7 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.formats import describe
 from registry_tools.models.manifest import manifest_of
+from registry_tools.models.onnx.comparison import OnnxCheck
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.stats.holdout_metrics import classes_of, threshold_metrics
 from registry_tools.stats.metric import Metric, choose_metric
@@ -40,17 +47,26 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    client: MlflowClient, candidate: VersionInfo, champion: VersionInfo | None, options: GateOptions
+    client: MlflowClient,
+    candidate: VersionInfo,
+    champion: VersionInfo | None,
+    options: GateOptions,
+    onnx_file: Path | None = None,
 ) -> Verdict:
-    """Run all gates on a candidate and return the verdict; record and move nothing."""
+    """Run all gates on a candidate and return the verdict; record and move nothing.
+
+    With `options.onnx`, the ONNX file is written to `onnx_file`, unless one is stored with the candidate.
+    """
     with ExitStack() as files:
         bundle = fetch_bundle(client, candidate, options.policy, files)
         other = fetch_bundle(client, champion, options.policy, files) if champion is not None else None
-        return Verdict(tuple(_run_gates(bundle, other, options)))
+        if options.onnx and bundle.onnx is not None:
+            onnx_file = bundle.onnx
+        return Verdict(tuple(_run_gates(bundle, other, options, onnx_file)))
 
 
 def _run_gates(
-    bundle: VersionBundle, champion: VersionBundle | None, options: GateOptions
+    bundle: VersionBundle, champion: VersionBundle | None, options: GateOptions, onnx_file: Path | None
 ) -> Iterator[GateResult]:
     """Yield the results in order; if a gate refuses, the gates that depend on it do not run."""
     integrity = _run_integrity_gate(bundle, options.policy)
@@ -65,7 +81,7 @@ def _run_gates(
     if holdout is not None:
         # If the training table repeats rows, the holdout can contain training rows of the candidate too.
         new = np.logical_and.reduce([new_rows(holdout, each) for each in both])
-    predictions, champion_predictions = _predict(bundle, champion, holdout, new, options)
+    predictions, champion_predictions = _predict(bundle, champion, holdout, new, options, onnx_file)
     yield run_gate("predictions", _run_predictions_gate, bundle, predictions)
     if isinstance(predictions, VerificationError):
         return
@@ -73,6 +89,8 @@ def _run_gates(
         gate = "outputs" if predictions.regressor else "classes"
         yield GateResult(gate, False, f"{bundle.title} {predictions.output_fault}")
         return
+    if options.onnx:
+        yield run_gate("onnx", _run_onnx_gate, bundle, predictions)
     task = task_of(predictions, bundle.evaluation)
     metric, note = _choose_metric(bundle, champion, options.metric, task)
     try:
@@ -96,6 +114,7 @@ def _predict(
     holdout: Holdout | None,
     new: npt.NDArray[np.bool_],
     options: GateOptions,
+    onnx_file: Path | None = None,
 ) -> tuple[Predicted, Predicted | None]:
     """Predict with the candidate and then with the champion, which predicts new rows, in a clean process."""
     assert bundle.folder is not None
@@ -111,7 +130,9 @@ def _predict(
             row = timed if options.max_latency_ratio is not None else None
             if own or row is not None:
                 jobs.append(PredictJob(champion.folder, own, options.policy, row))
-    candidate = PredictJob(bundle.folder, tables, options.policy, timed)
+    is_compared = options.onnx and "holdout" in tables and (bundle.onnx is not None or not bundle.signed)
+    onnx = onnx_file if is_compared else None
+    candidate = PredictJob(bundle.folder, tables, options.policy, timed, onnx)
     predictions, *of_champion = predict_in_clean_process([candidate, *jobs])
     if not isinstance(predictions, VerificationError) and predictions.probabilities.get("holdout"):
         probabilities = np.asarray(predictions.probabilities["holdout"], dtype=float)
@@ -199,6 +220,19 @@ def _run_predictions_gate(bundle: VersionBundle, predictions: Predicted) -> Gate
             "probabilities": predictions.probabilities["example"],
         },
     )
+
+
+def _run_onnx_gate(bundle: VersionBundle, predictions: IsolatedPredictions) -> GateResult:
+    if bundle.signed and bundle.onnx is None:
+        raise VerificationError(
+            f"{bundle.title} is signed, and an ONNX file would change the signed manifest: promote a version "
+            "with --onnx before you sign it"
+        )
+    if predictions.onnx is None:
+        raise VerificationError(f"{bundle.title} has no held-out rows to compare an ONNX file on")
+    if "error" in predictions.onnx:
+        raise VerificationError(predictions.onnx["error"])
+    return version_gates.onnx_gate(OnnxCheck(**predictions.onnx), bundle.onnx is not None)
 
 
 def _run_thresholds_gate(inputs: GateInputs) -> GateResult:

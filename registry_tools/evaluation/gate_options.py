@@ -27,6 +27,7 @@ class GateOptions:
     max_latency_ms: float | None = None
     max_latency_ratio: float | None = None  # the candidate's latency by the champion's
     max_size_ratio: float | None = None  # the candidate's size by the champion's
+    onnx: bool = False  # demand an ONNX file that predicts the same
     eval_data: EvalData | None = None  # rows to evaluate on, instead of the held-out rows
     policy: TrustPolicy = field(default_factory=TrustPolicy)
 

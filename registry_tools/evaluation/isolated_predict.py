@@ -53,6 +53,8 @@ class PredictJob:
     rows: Mapping[str, pd.DataFrame]  # by the caller's name of the table
     policy: TrustPolicy = field(default_factory=TrustPolicy)
     timed_row: pd.DataFrame | None = None  # one row to measure the latency with
+    # An ONNX file to compare with the model on the table `holdout`; the job writes it if it does not exist.
+    onnx_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class IsolatedPredictions:
     milliseconds: list[float]  # for the timed row, measured in turns with the other jobs
     outputs: int  # predicted values for each row
     regressor: bool
+    onnx: Mapping[str, Any] | None = None  # the comparison with the ONNX file, or its `error`
 
     @property
     def output_fault(self) -> str | None:
@@ -138,11 +141,29 @@ def _load_and_predict(job: PredictJob) -> tuple[LoadedModel, IsolatedPredictions
     """Return the model and its predictions, or the error if it cannot load or predict."""
     try:
         model = load_folder(job.folder, job.policy)
-        return model, _predict(model, job.rows)
+        predicted = _predict(model, job.rows)
+        if job.onnx_file is not None:
+            predicted = replace(predicted, onnx=_compare_onnx(model, job.onnx_file, job.rows["holdout"]))
+        return model, predicted
     except RegistryToolsError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the parent reports any error of a model
         return error_summary(error, 300)
+
+
+def _compare_onnx(model: LoadedModel, file: Path, holdout: pd.DataFrame) -> dict[str, Any]:
+    from registry_tools.models.onnx.check import check_onnx
+    from registry_tools.models.onnx.export import convert_and_check
+
+    try:
+        if file.exists():
+            return check_onnx(model, file.read_bytes(), holdout).as_dict()
+        content, check = convert_and_check(model, holdout)
+    except UnsupportedOperation as error:
+        return {"error": str(error)}
+    if check.fault is None:
+        file.write_bytes(content)
+    return check.as_dict()
 
 
 def _predict(model: LoadedModel, tables: Mapping[str, pd.DataFrame]) -> IsolatedPredictions:

@@ -15,7 +15,7 @@ import pandas as pd
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
-from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.mlflow_store.registry import ONNX_DIGEST_TAG, VersionInfo
 from registry_tools.models import evidence, manifest
 from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredictions, TrainingRows
 from registry_tools.models.loader import verified_evidence, verified_files
@@ -43,6 +43,8 @@ class VersionBundle:
     holdout: Holdout | None = None
     evaluation: Evaluation | None = None  # None if it was not recorded
     evidence_files: int = 0  # the number of evidence files that were compared with the manifest
+    onnx: Path | None = None  # the stored ONNX file
+    signed: bool = False
 
     @property
     def title(self) -> str:
@@ -63,6 +65,7 @@ def fetch_bundle(
         stored = files.enter_context(verified_evidence(client, version, policy))
         if stored is not None:
             listed = manifest.read_manifest(stored)
+            has_onnx = ONNX_DIGEST_TAG in version.tags and listed is not None and listed.onnx
             return VersionBundle(
                 version,
                 folder,
@@ -72,6 +75,8 @@ def fetch_bundle(
                 evidence.read_holdout(stored),
                 evidence.read_evaluation(stored),
                 len(listed.evidence) if listed is not None else 0,
+                stored / manifest.ONNX_FILE if has_onnx else None,
+                (stored / manifest.SIGNATURE_FILE).is_file(),
             )
     except VerificationError as error:
         if str(error) not in faults:  # a missing signature is reported twice

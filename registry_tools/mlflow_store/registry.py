@@ -20,6 +20,7 @@ from registry_tools.refs import ModelRef
 
 DIGEST_TAG = "artifact_digest"  # the digest of the model files
 EVIDENCE_DIGEST_TAG = "evidence_digest"
+ONNX_DIGEST_TAG = "onnx_digest"  # the digest of the ONNX file that a promotion stored
 _LONGEST_DESCRIPTION = 5_000  # characters; PostgreSQL refuses a longer one, which SQLite accepts
 
 

@@ -182,8 +182,12 @@ def check_evidence(
             f"{registry.EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
             f"{EVIDENCE}/{MANIFEST_FILE}, or register the model again; if `adopt` was interrupted, repeat it"
         )
-    # The manifest may belong to another version.
-    parts = ((found.model, version.digest), (found.evidence, version.evidence_digest))
+    # The manifest may belong to another version. The tag of the ONNX file is set last, so it may be missing.
+    parts = (
+        (found.model, version.digest),
+        (found.evidence, version.evidence_digest),
+        (found.onnx, version.tags.get(registry.ONNX_DIGEST_TAG)),
+    )
     if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
         raise VerificationError(
             f"{EVIDENCE}/{MANIFEST_FILE} was changed: its digests differ from the digests of {version.name} "

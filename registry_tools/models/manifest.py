@@ -1,7 +1,7 @@
 """Write, read and compare the manifest of a version: the SHA-256 of each file.
 
-The manifest has two parts, the files of the model and the files of the evidence. The version has the
-digests of both parts as tags. A signature covers the whole manifest.
+The manifest has the parts `model` and `evidence`, the files of both, and `onnx` if the version has an ONNX
+file. The version has the digests of all parts as tags. A signature covers the whole manifest.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,22 @@ Manifest = dict[str, str]
 EVIDENCE = "evidence"
 # The manifest itself and its signature, which the manifest does not list.
 MANIFEST_FILE, SIGNATURE_FILE = "manifest.json", "manifest.sig"
+# A promotion adds the ONNX file of a version later, so it has a part of its own in the manifest. Until the
+# manifest lists the file, nothing reads it: an interrupted promotion does no harm.
+ONNX_FILE = "model.onnx"
 
 
 @dataclass(frozen=True)
 class VersionManifest:
-    """The manifest of a version, in its two parts."""
+    """The manifest of a version, in its parts."""
 
     model: Manifest
     evidence: Manifest
+    onnx: Manifest = field(default_factory=dict)  # empty if the version has no ONNX file
+
+    def as_dict(self) -> dict[str, Manifest]:
+        """Return the content of the file: the part `onnx` only if there is an ONNX file."""
+        return {name: part for name, part in asdict(self).items() if part or name != "onnx"}
 
 
 def manifest_of(folder: Path) -> Manifest:
@@ -77,21 +85,21 @@ def sha256_of(path: Path) -> str:
 
 
 def evidence_of(folder: Path) -> Manifest:
-    """Return the SHA-256 (hex) of every file of an evidence folder, except manifest and signature.
+    """Return the SHA-256 (hex) of every file of an evidence folder, except manifest, signature and ONNX file.
 
     Raises
     ------
     VerificationError
         As for `manifest_of`.
     """
-    unlisted = {MANIFEST_FILE, SIGNATURE_FILE}
+    unlisted = {MANIFEST_FILE, SIGNATURE_FILE, ONNX_FILE}
     return {name: value for name, value in manifest_of(folder).items() if name not in unlisted}
 
 
 def write_manifest(folder: Path, model: Mapping[str, str]) -> VersionManifest:
     """Write the manifest of a model and of an evidence folder into the evidence folder."""
     manifest = VersionManifest(dict(model), evidence_of(folder))
-    (folder / MANIFEST_FILE).write_text(manifest_text(asdict(manifest)))
+    (folder / MANIFEST_FILE).write_text(manifest_text(manifest.as_dict()))
     return manifest
 
 
@@ -103,7 +111,7 @@ def read_manifest(folder: Path) -> VersionManifest | None:
     try:
         text = (folder / MANIFEST_FILE).read_text()
         content = json.loads(text, object_pairs_hook=_without_double_names)
-        parts = content["model"], content["evidence"]
+        parts = content["model"], content["evidence"], content.get("onnx", {})
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return VersionManifest(*parts) if all(_is_manifest(part) for part in parts) else None
@@ -181,7 +189,8 @@ def check_evidence(folder: Path, manifest: VersionManifest, only: Collection[str
     VerificationError
         If a file was changed, added or removed; the message names it.
     """
-    both = (manifest.evidence, evidence_of(folder))
+    found_onnx = {ONNX_FILE: sha256_of(folder / ONNX_FILE)} if (folder / ONNX_FILE).is_file() else {}
+    both = (manifest.evidence | manifest.onnx, evidence_of(folder) | (found_onnx if manifest.onnx else {}))
     expected, found = ({k: v for k, v in part.items() if only is None or k in only} for part in both)
     differences = [f"{EVIDENCE}/{phrase}" for phrase in changes(expected, found)]
     if differences:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -13,6 +15,8 @@ from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registered_models, registry, stages
+from registry_tools.models.manifest import ONNX_FILE
+from registry_tools.models.onnx.store import store_onnx
 from registry_tools.promotion.event import PROMOTE, REGISTER, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import open_stage, read_stage
@@ -92,10 +96,16 @@ def promote(
     if state.held == candidate.version:
         raise PromotionError(f"stage {stage} already holds {ref.name} version {state.held}")
     champion = registry.existing_version(client, ref.name, state.held or state.last_holder())
-    verdict = evaluate(client, candidate, champion, options)
-    result = Promotion(ref.name, candidate.version, stage, state.held, verdict, None, state.notes)
-    if dry_run:
-        return result
+    with tempfile.TemporaryDirectory() as scratch:
+        onnx_file = Path(scratch, ONNX_FILE)
+        verdict = evaluate(client, candidate, champion, options, onnx_file)
+        result = Promotion(ref.name, candidate.version, stage, state.held, verdict, None, state.notes)
+        if dry_run:
+            return result
+        if (
+            verdict.passed or force
+        ) and onnx_file.exists():  # before the move: the stage never lacks the file
+            store_onnx(client, candidate, onnx_file)
     draft = state.draft(PROMOTE, candidate, reason, verdict, forced=force)
     if verdict.passed or force:
         return replace(result, event=state.move(draft))

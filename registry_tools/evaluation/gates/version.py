@@ -1,4 +1,4 @@
-"""The gates `integrity`, `signature`, `predictions` and `clean_holdout`, on the version itself."""
+"""The gates `integrity`, `signature`, `predictions`, `onnx` and `clean_holdout`, on the version itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, tensor_fault
 from registry_tools.evaluation.verdict import GateResult
+from registry_tools.models.onnx.comparison import OnnxCheck
 from registry_tools.models.prediction_shape import flatten_one_output
 
 _ROUNDING = 1e-6  # the largest difference between processors
@@ -178,6 +179,22 @@ def probabilities_fault(probabilities: npt.NDArray[np.float64], classes: Sequenc
     if len(wrong):
         return f"the probabilities of row {wrong[0]} of the holdout sum to {sums[wrong[0]]:.4g}, not 1"
     return None
+
+
+def onnx_gate(check: OnnxCheck, is_stored: bool) -> GateResult:
+    """Pass if the ONNX file of the version predicts as the version does.
+
+    Parameters
+    ----------
+    check
+        The comparison of both.
+    is_stored
+        Whether the file was stored with the version before, for the message.
+    """
+    where = "the stored ONNX file" if is_stored else "the ONNX file"
+    same = f"{where} predicts the same on {check.summary}"
+    metrics = {"onnx_rows": check.holdout_rows + check.boundary_rows, "onnx_differing": check.differing}
+    return GateResult("onnx", check.fault is None, check.fault or same, metrics)
 
 
 def clean_holdout_gate(
