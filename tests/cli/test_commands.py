@@ -159,7 +159,7 @@ def test_predict_writes_the_rows_with_their_predictions(
     assert row["prediction"] == "versicolor"
     assert (row["note"], row["prediction_index"], row["model_version"]) == ("kept", 1, 1)
     assert row["probability_versicolor"] > 0.5
-    assert capsys.readouterr().out == f"1 rows → {target}\n"
+    assert capsys.readouterr().out == f"1 row → {target}\n"
     argv = ["predict", "iris/1", "--input", str(target), "--output", str(target)]
     assert "already has a column 'model_version'" in error_of(capsys, *argv)
 

@@ -200,7 +200,7 @@ def test_the_champion_of_an_emptied_stage_is_the_last_version_that_held_it(
     rollback.unset(local.client, name, "production", reason="it is broken")
     champions = []
 
-    def evaluate(_: Any, __: Any, champion: Any, ___: Any) -> Verdict:
+    def evaluate(_: Any, __: Any, champion: Any, *___: Any) -> Verdict:
         champions.append(champion and champion.version)
         return _PASSED
 

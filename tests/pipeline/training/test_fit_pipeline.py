@@ -105,7 +105,7 @@ def test_a_threshold_is_chosen_for_a_metric_and_served(store: str, tmp_path: Pat
     assert result.metrics["class/yes/recall"] > 0.5
     tag = MlflowClient().get_run(result.run_id).data.tags["threshold"]
     assert 0.03 < float(tag) < 0.25
-    model = load_model("iris@staging")
+    model = load_model("own@staging")
     rows = rare()[["x", "y"]]
     expected = np.where(model.predict_proba(rows)[:, 1] >= float(tag), "yes", "no")
     assert (model.predict_names(rows) == expected).all()
