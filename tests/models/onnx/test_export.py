@@ -65,6 +65,7 @@ def test_an_onnx_file_is_not_written_if_a_label_differs(
 
 
 @on_sqlite
+@pytest.mark.slow
 def test_promote_with_onnx_stores_the_file_with_the_version_and_in_its_manifest(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +90,7 @@ def test_promote_with_onnx_stores_the_file_with_the_version_and_in_its_manifest(
 
 
 @on_sqlite
+@pytest.mark.slow
 def test_a_changed_onnx_file_of_a_version_is_refused(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_changed_onnx_file_of_a_version_is_refused(
 
 
 @on_sqlite
+@pytest.mark.slow
 def test_promote_with_onnx_refuses_a_model_that_has_no_conversion_and_records_it(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +120,7 @@ def test_promote_with_onnx_refuses_a_model_that_has_no_conversion_and_records_it
 
 
 @on_sqlite
+@pytest.mark.slow
 def test_promote_with_onnx_refuses_a_signed_version_without_a_stored_file(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
