@@ -206,7 +206,7 @@ def tables_of(folder: Path) -> dict[str, list[Any]]:
         "experiments": "SELECT name, key FROM experiments JOIN experiment_tags USING (experiment_id)",
         "runs": f"SELECT experiment_id, name, status FROM runs WHERE {OTHERS}",
         "parameters": "SELECT name, key, value FROM params JOIN runs USING (run_uuid) "
-        f"WHERE key NOT LIKE 'next%' AND {OTHERS}",  # an id
+        f"WHERE key NOT LIKE 'next%' AND key NOT LIKE 'timeline%' AND {OTHERS}",  # ids
         "tags": "SELECT name, key FROM tags JOIN runs USING (run_uuid) "
         f"WHERE key NOT LIKE 'mlflow.source.git%' AND {OTHERS}",  # they depend on the checkout
         "datasets": "SELECT name, digest FROM datasets",
