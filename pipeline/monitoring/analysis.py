@@ -18,9 +18,9 @@ from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.monitoring.data.window import CurrentWindow
 from pipeline.monitoring.performance import LivePerformance, compare_live
 from pipeline.training.baseline import CategoryProfile, NumericProfile, TrainingBaseline, numeric_profile
-from registry_tools.stats import drift_tests
-from registry_tools.stats.drift_tests import DriftTest
-from registry_tools.stats.psi import psi_of_categories, psi_of_numbers
+from registry_tools.stats.drift import drift_tests
+from registry_tools.stats.drift.drift_tests import DriftTest
+from registry_tools.stats.drift.psi import psi_of_categories, psi_of_numbers
 from registry_tools.task import CLASSIFICATION
 
 _JOINT_ROWS = 5000  # rows of the window that the joint test reads at most

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pipeline.monitoring.data.labels import LabelledPredictions
 from pipeline.training.baseline import TrainingBaseline
 from registry_tools.stats.bootstrap import bootstrap_estimate
-from registry_tools.stats.drift_tests import DriftTest, share_test
+from registry_tools.stats.drift.drift_tests import DriftTest, share_test
+from registry_tools.stats.drift.permutation_test import permutation_test
 from registry_tools.stats.intervals import Estimate, wilson
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows, find_metric, runs_code
 from registry_tools.stats.metric_comparison import estimate_number_metric
 from registry_tools.stats.paired_metric import MEAN_LOSSES
-from registry_tools.stats.permutation_test import permutation_test
 from registry_tools.task import DEFAULT_METRICS, REGRESSION
 
 _SHARES = {"accuracy", "recall", "precision"}

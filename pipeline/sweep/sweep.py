@@ -17,12 +17,12 @@ from pipeline.errors import InvalidParameter, PipelineError
 from pipeline.estimators import ESTIMATORS, models_of
 from pipeline.params.definitions import ALL_MODELS, SweepParams
 from pipeline.params.types import as_text
+from pipeline.sweep.identity import identity
 from pipeline.sweep.study import SweepStudy
 from pipeline.sweep.trials import evaluate_trial, run_trials
 from pipeline.tracking.runs import training_run
 from pipeline.tracking.sweep_runs import SweepRuns
 from pipeline.training.checks import check_fit
-from pipeline.training.environment import identity
 from pipeline.training.model_card import Trial, render_sweep_card, run_name
 from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.run_content import logged_params, used_params, view_of

@@ -13,9 +13,9 @@ from pipeline.data.dataset import Dataset, quoted_values
 from pipeline.errors import InvalidParameter
 from pipeline.params.definitions import TrainParams
 from pipeline.params.types import AUTO
+from registry_tools.data.prediction_shape import check_predictions
 from registry_tools.errors import InputError
 from registry_tools.evaluation.gates.baseline import constant_predictions
-from registry_tools.models.prediction_shape import check_predictions
 from registry_tools.stats.metric import Metric, Outcomes, find_metric, metric_key
 from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 

@@ -63,6 +63,11 @@ def echo(line: str, err: bool = False) -> None:
     click.echo(printable(line), err=err)
 
 
+def row_count(rows: int) -> str:
+    """Return a number of rows in words."""
+    return f"{rows:,} row{'s' * (rows != 1)}"
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON with sorted keys, so that equal values print equally."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tools.cli.options import common_options, trust_options
-from registry_tools.cli.output import echo, print_json
+from registry_tools.cli.output import echo, print_json, row_count
 from registry_tools.errors import InputError
 from registry_tools.refs import parse_ref
 
@@ -62,7 +62,7 @@ def predict(
         if as_json:
             print_json(written | {"rows": len(predictions)})
         else:
-            echo(f"{len(predictions)} row{'s' * (len(predictions) != 1)} → {output}")
+            echo(f"{row_count(len(predictions))} → {output}")
     elif as_json:
         print_json(predictions[0] if features is not None else predictions)
     else:

@@ -14,7 +14,7 @@ import click
 
 from registry_tools.cli import process_setup
 from registry_tools.cli.options import common_options, trust_options
-from registry_tools.cli.output import end_progress, print_columns, print_json
+from registry_tools.cli.output import end_progress, print_columns, print_json, row_count
 
 if TYPE_CHECKING:
     from registry_tools.batch.job import ScoringSummary
@@ -109,17 +109,13 @@ def _default_rejects(output: str, engine: str) -> str:
     return str(target.with_name(f"{target.stem}.rejects{suffix}"))
 
 
-def _row_count(rows: int) -> str:
-    return f"{rows:,} row{'s' * (rows != 1)}"
-
-
 def _lines(summary: ScoringSummary) -> list[tuple[str, str]]:
     version = f"{summary.name} version {summary.version}"
-    text = f"{_row_count(summary.rows)} with {version} → {summary.output}"
+    text = f"{row_count(summary.rows)} with {version} → {summary.output}"
     lines = [("scored", text)]
     lines += [("class", f"{name}  {count:,}") for name, count in summary.counts.items()]
     if summary.rejects is not None:
-        lines.append(("rejected", f"{_row_count(summary.rejected)} → {summary.rejects}"))
+        lines.append(("rejected", f"{row_count(summary.rejected)} → {summary.rejects}"))
     lines.append(("took", f"{summary.seconds:.1f} s, {summary.rows_per_second:,.0f} rows/s"))
     if summary.run_id is not None:
         lines.append(("run", f"{summary.run_id} in {summary.experiment}"))

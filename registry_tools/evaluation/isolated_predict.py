@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, is_regressor
 
+from registry_tools.data.prediction_shape import check_class_values, class_values
 from registry_tools.errors import (
     RegistryToolsError,
     UnsupportedOperation,
@@ -36,7 +37,6 @@ from registry_tools.errors import (
 )
 from registry_tools.models.folder_loader import load_folder
 from registry_tools.models.loaded_model import LoadedModel
-from registry_tools.models.prediction_shape import check_class_values, class_values
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import ResourceLimits, describe_exit
 

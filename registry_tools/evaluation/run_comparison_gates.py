@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry_tools.data.prediction_shape import class_values
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.gates import comparison, thresholds
@@ -20,7 +21,6 @@ from registry_tools.evaluation.verdict import GateResult, run_gate
 from registry_tools.evaluation.version_bundle import VersionBundle, as_outcomes, check_training_rows
 from registry_tools.models.evidence import Holdout
 from registry_tools.models.manifest import manifest_of
-from registry_tools.models.prediction_shape import class_values
 from registry_tools.stats.metric import Metric, Outcomes, compared_rows
 from registry_tools.stats.paired_metric import compare_by
 

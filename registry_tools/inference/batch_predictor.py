@@ -14,11 +14,11 @@ import sklearn
 from registry_tools import errors
 from registry_tools.data.arrow_coercion import to_frame
 from registry_tools.data.coerced_batch import CoercedBatch
+from registry_tools.data.prediction_shape import check_one_output, check_predictions
 from registry_tools.errors import InputError, RegistryToolsError, UnsupportedOperation, VerificationError
 from registry_tools.inference import model_loader
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.predictor import Predictor
-from registry_tools.models.prediction_shape import check_one_output, check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 
 # A model that refuses more rows of a batch is assumed to refuse every row, and the job fails.

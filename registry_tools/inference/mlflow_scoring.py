@@ -22,13 +22,13 @@ import orjson
 import pandas as pd
 import yaml
 
+from registry_tools.data.prediction_shape import check_prediction_count
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference import input_limits
 from registry_tools.inference.decoder import METHODS, parse_json
 from registry_tools.inference.input_diagnostics import explain_refusal, refuse_misspelled_columns
 from registry_tools.inference.input_limits import InputLimits
 from registry_tools.models.loaded_model import LoadedModel
-from registry_tools.models.prediction_shape import check_prediction_count
 
 JSON = "application/json"
 CSV = "text/csv"

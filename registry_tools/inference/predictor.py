@@ -12,12 +12,12 @@ import numpy as np
 import sklearn
 
 from registry_tools.data.coercion import coerce
+from registry_tools.data.prediction_shape import check_predictions
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference.decoder import Matrix, NumericSchema, decode_json
 from registry_tools.inference.mlflow_scoring import JSON, MlflowScoring, encode_json
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.loaded_model import LoadedModel, ModelInfo
-from registry_tools.models.prediction_shape import check_predictions
 
 _log = logging.getLogger(__name__)
 

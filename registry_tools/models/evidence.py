@@ -39,7 +39,8 @@ from registry_tools.task import DEFAULT_METRICS
 
 _MOST_JSON_BYTES = 64 << 20
 _MOST_VALUES = 100_000_000  # of a holdout; `write_holdout` limits its rows
-_TRAINING_ROWS = "training_rows.npz"
+_HOLDOUT, _TRAINING_ROWS = "holdout.parquet", "training_rows.npz"
+HOLDOUT_FILES = {_HOLDOUT, _TRAINING_ROWS}  # the files that `read_holdout` reads
 EVALUATION_FILE = "evaluation.json"
 
 
@@ -140,7 +141,7 @@ def write_holdout(folder: Path, features: pd.DataFrame, labels: pd.Series, most:
     holdout[labels.name] = labels.to_numpy()
     if len(holdout) > most:
         holdout = holdout.sample(most, random_state=0).sort_index()
-    holdout.to_parquet(folder / "holdout.parquet", index=False)
+    holdout.to_parquet(folder / _HOLDOUT, index=False)
 
 
 def write_training_rows(folder: Path, table: pd.DataFrame, training: pd.DataFrame) -> None:
@@ -189,7 +190,7 @@ def read_holdout(folder: Path) -> Holdout | None:
     VerificationError
         If the file is not readable. The other readers of this module raise the same error.
     """
-    path = folder / "holdout.parquet"
+    path = folder / _HOLDOUT
     if not path.is_file():
         return None
     with translate_read_errors(path):

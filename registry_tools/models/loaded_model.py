@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.prediction_shape import check_predictions, class_values, flatten_one_output
 from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor
 from registry_tools.errors import InputError, UnsupportedOperation, VerificationError, first_line
-from registry_tools.models.prediction_shape import check_predictions, class_values, flatten_one_output
 
 if TYPE_CHECKING:
     from registry_tools.models.explanation.contributions import Explanation

@@ -16,7 +16,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.models.manifest import ONNX_FILE
-from registry_tools.models.onnx.store import store_onnx
+from registry_tools.models.onnx.export import store_onnx
 from registry_tools.promotion.event import PROMOTE, REGISTER, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import open_stage, read_stage
@@ -102,9 +102,8 @@ def promote(
         result = Promotion(ref.name, candidate.version, stage, state.held, verdict, None, state.notes)
         if dry_run:
             return result
-        if (
-            verdict.passed or force
-        ) and onnx_file.exists():  # before the move: the stage never lacks the file
+        # The file is stored before the move, so the stage never lacks it.
+        if (verdict.passed or force) and onnx_file.exists():
             store_onnx(client, candidate, onnx_file)
     draft = state.draft(PROMOTE, candidate, reason, verdict, forced=force)
     if verdict.passed or force:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.prediction_shape import flatten_one_output
 from registry_tools.data.schema import Column, TensorSchema, UnsupportedTensor, tensor_fault
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.onnx.comparison import OnnxCheck
-from registry_tools.models.prediction_shape import flatten_one_output
 
 _ROUNDING = 1e-6  # the largest difference between processors
 _WAYS_OUT = "train it under another model name, or promote it with --force --reason TEXT"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from registry_tools.data.prediction_shape import flatten_one_output
 from registry_tools.models.frameworks.native_format import (
     FormatRunsCode,
     ModelFile,
@@ -18,7 +19,6 @@ from registry_tools.models.frameworks.native_format import (
     checked_file,
     import_package,
 )
-from registry_tools.models.prediction_shape import flatten_one_output
 
 _ESTIMATORS = ("CatBoost", "CatBoostClassifier", "CatBoostRanker", "CatBoostRegressor")
 _BEGINNINGS = {"cbm": b"CBM1", "json": b"{"}

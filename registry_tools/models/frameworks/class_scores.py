@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from registry_tools.models.prediction_shape import flatten_one_output
+from registry_tools.data.prediction_shape import flatten_one_output
 
 Outputs = Callable[[Any], npt.NDArray[Any]]
 

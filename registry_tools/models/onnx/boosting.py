@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from registry_tools.models.onnx.graph import Graph
-from registry_tools.models.onnx.rows import NotConvertible, Prediction, Rows
-from registry_tools.models.onnx.scores import of_margins
+from registry_tools.models.onnx.rows import NotConvertible, Prediction, Rows, of_margins
 from registry_tools.models.onnx.trees import Tree, add_trees, rounded
 
 _LOGISTIC = "binary:logistic"

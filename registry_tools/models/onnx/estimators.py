@@ -30,8 +30,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from registry_tools.models.onnx import boosting, support_vectors
 from registry_tools.models.onnx.graph import Graph
 from registry_tools.models.onnx.other import convert_estimator as convert_other
-from registry_tools.models.onnx.rows import NotConvertible, Prediction, Rows
-from registry_tools.models.onnx.scores import best_class, of_margins
+from registry_tools.models.onnx.rows import NotConvertible, Prediction, Rows, best_class, of_margins
 from registry_tools.models.onnx.steps import convert_step
 from registry_tools.models.onnx.trees import Tree, add_trees, rounded, sklearn_tree
 

@@ -1,7 +1,9 @@
-"""Write a version to an ONNX file that was compared with it first."""
+"""Write a version to an ONNX file that was compared with it first, or store the file with the version."""
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,12 @@ import pandas as pd
 from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.files.output_file import output_file
 from registry_tools.mlflow_store import registry
-from registry_tools.models import evidence
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.models import artifacts, evidence, manifest
 from registry_tools.models.folder_loader import load_folder
 from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.loader import verified_evidence, verified_files
+from registry_tools.models.manifest import MANIFEST_FILE, ONNX_FILE
 from registry_tools.models.onnx.check import check_onnx
 from registry_tools.models.onnx.comparison import OnnxCheck
 from registry_tools.models.onnx.convert import to_onnx
@@ -46,7 +50,7 @@ def export_onnx(
     """
     version = registry.find_version(client, ref)
     title = f"{version.name} version {version.version}"
-    with verified_evidence(client, version, policy, {"holdout.parquet", "training_rows.npz"}) as stored:
+    with verified_evidence(client, version, policy, evidence.HOLDOUT_FILES) as stored:
         holdout = evidence.read_holdout(stored) if stored is not None else None
     if holdout is None:
         raise UnsupportedOperation(
@@ -78,3 +82,28 @@ def convert_and_check(model: LoadedModel, holdout: pd.DataFrame) -> tuple[bytes,
         )
     content = to_onnx(model).SerializeToString()
     return content, check_onnx(model, content, holdout)
+
+
+def store_onnx(client: MlflowClient, version: VersionInfo, file: Path) -> None:
+    """Add an ONNX file to the evidence of a version, its digest to the manifest, and a tag.
+
+    Each step leaves a valid version, and a repeated call completes an interrupted one.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If the version has no manifest, because its evidence is missing.
+    """
+    found = artifacts.download_manifest(client, version)
+    if found is None:
+        raise UnsupportedOperation(
+            f"{version.name} version {version.version} has no manifest to list an ONNX file in; add evidence "
+            f"with: registry-tools adopt {version.name}/{version.version} --eval-data FILE --target COLUMN"
+        )
+    part = {ONNX_FILE: manifest.sha256_of(file)}
+    with tempfile.TemporaryDirectory() as scratch:
+        listed = Path(scratch, MANIFEST_FILE)
+        listed.write_text(manifest.manifest_text(replace(found, onnx=part).as_dict()))
+        for path in (file, listed):
+            artifacts.add_evidence(client, version, path)
+    registry.set_tags(client, version, {registry.ONNX_DIGEST_TAG: manifest.digest_of(part)})

@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.svm import SVC, SVR
 
 from registry_tools.models.onnx.graph import Graph
-from registry_tools.models.onnx.rows import NotConvertible, Prediction, Rows
-from registry_tools.models.onnx.scores import best_class
+from registry_tools.models.onnx.rows import NotConvertible, Prediction, Rows, best_class
 
 
 def convert_classifier(graph: Graph, estimator: SVC, rows: Rows) -> Prediction:

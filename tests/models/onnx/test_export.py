@@ -50,11 +50,11 @@ def test_export_writes_an_onnx_file_that_onnx_runtime_reads(
 def test_an_onnx_file_is_not_written_if_a_label_differs(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from registry_tools.models.onnx import estimators, scores
+    from registry_tools.models.onnx import estimators, rows
 
     # A conversion with an error: it takes the first class for the second.
     def wrong(graph: Any, margins: str, classes: Any) -> Any:
-        return scores.of_margins(graph, graph.columns(margins, [1, 0, 2]), classes)
+        return rows.of_margins(graph, graph.columns(margins, [1, 0, 2]), classes)
 
     monkeypatch.setattr(estimators, "of_margins", wrong)
     path = tmp_path / "iris.onnx"

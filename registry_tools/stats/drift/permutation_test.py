@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from registry_tools.stats.drift_tests import PERMUTATION, DriftTest
+from registry_tools.stats.drift.drift_tests import PERMUTATION, DriftTest
 from registry_tools.stats.metric import Metric, Outcomes
 
 _PERMUTATIONS, _MOST_ROWS = 499, 5_000  # rows of one side that the test reads

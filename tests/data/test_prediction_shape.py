@@ -11,12 +11,12 @@ import pytest
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
+from registry_tools.data.prediction_shape import check_class_values, check_one_output, check_predictions
 from registry_tools.errors import UnsupportedOperation, VerificationError
 from registry_tools.inference import model_loader
 from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.models.evidence import RecordedPredictions, write_recorded_predictions
 from registry_tools.models.manifest import EVIDENCE
-from registry_tools.models.prediction_shape import check_class_values, check_one_output, check_predictions
 from registry_tools.models.trust_policy import TrustPolicy
 from tests.support.commands import error_of
 from tests.support.registries import Place

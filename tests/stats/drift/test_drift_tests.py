@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from registry_tools.stats import drift_tests
-from registry_tools.stats.drift_tests import DriftTest as Shown  # pytest would collect it by its own name
-from registry_tools.stats.psi import psi
+from registry_tools.stats.drift import drift_tests
+from registry_tools.stats.drift.drift_tests import (
+    DriftTest as Shown,  # pytest would collect it by its own name
+)
+from registry_tools.stats.drift.psi import psi
 from tests.support.monitored import mixed
 
 NOTHING = np.array([])

@@ -1,0 +1,1 @@
+"""Drift: tests of production data against training data, and the population stability index."""
