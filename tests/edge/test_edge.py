@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -43,10 +44,16 @@ def runtime() -> Path:
         pytest.skip(missing)
     if not RUNTIME.exists():
         INSTALLED.mkdir(exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(FOLDER / name, INSTALLED)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=INSTALLED, check=True, capture_output=True)
+        with tempfile.TemporaryDirectory(dir=INSTALLED) as folder:
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(FOLDER / name, folder)
+            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+            try:
+                Path(folder, "node_modules").rename(INSTALLED / "node_modules")
+            except OSError:
+                if not RUNTIME.exists():  # else another worker has installed the packages at the same time
+                    raise
     return RUNTIME
 
 
