@@ -15,8 +15,8 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from pipeline.errors import UntrustedType
 from registry_tools.models import artifacts
-from registry_tools.models.joblib_file import untrusted_types, write_skops
 from registry_tools.models.manifest import manifest_of
+from registry_tools.models.skops_file import untrusted_types, write_skops
 
 _BOOSTING = ("xgboost", "lightgbm")
 

@@ -19,7 +19,7 @@ from pipeline.params.types import AUTO, as_text
 from pipeline.training.fit_pipeline import fit_pipeline, sample_weights, threshold_metric
 from pipeline.training.model_pipeline import create_estimator, gives_probabilities, invalid_model_params
 from pipeline.training.scoring import metric_of
-from registry_tools.models.joblib_file import untrusted_types
+from registry_tools.models.skops_file import untrusted_types
 
 _log = logging.getLogger(__name__)
 

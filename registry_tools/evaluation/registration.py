@@ -17,7 +17,7 @@ from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.make_evidence import MadeEvidence, make_evidence
 from registry_tools.mlflow_store import registry, runs
 from registry_tools.mlflow_store.client import current_user
-from registry_tools.models import artifacts, joblib_file, manifest
+from registry_tools.models import artifacts, joblib_file, manifest, skops_file
 from registry_tools.models.trust_policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def register(
         model, folder = Path(scratch, "model"), Path(scratch, manifest.EVIDENCE)
         folder.mkdir()
         joblib_file.name_columns(source.estimator, list(rows.columns))
-        joblib_file.save_skops(source.estimator, model, rows, source.target_names, policy)
+        skops_file.save_skops(source.estimator, model, rows, source.target_names, policy)
         # The version must load without the code of the file.
         made = make_evidence(str(source.path), model, eval_data, replace(policy, allow_code=False), folder)
         run_id, version = _store(connect(), name, source, model, folder, made)
