@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -52,10 +54,8 @@ def usable_columns(table: pd.DataFrame, path: str, dtypes: Mapping[str, str]) ->
             is_code = column.dtype != float and not (column.dtype == object and are_dates(column))
             if len(column) > _FEW_ROWS and column.is_unique and is_code:
                 _log.warning(
-                    "column %r has a different value in each row: if it only identifies rows, leave it "
-                    "out with drop=%s",
-                    name,
-                    as_text((str(name),)),
+                    "column %r has a different value in each row: if it only identifies rows, %s",
+                    *(name, how_to_drop(str(name))),
                 )
     if not columns:
         raise DataError(f"{path} has no column to learn from besides the label")
@@ -94,9 +94,15 @@ def convert_column(column: pd.Series) -> pd.Series:
         return texts.map(lambda day: day.isoformat(), na_action="ignore")
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
-        f"column {column.name!r} has values of type {names}: convert it to numbers, or leave it out with "
-        f"drop={as_text((str(column.name),))}"
+        f"column {column.name!r} has values of type {names}: convert it to numbers, or "
+        f"{how_to_drop(str(column.name))}"
     )
+
+
+def how_to_drop(name: str) -> str:
+    """Return how to leave out a column, by an option and in a configuration file."""
+    in_file = json.dumps([name], ensure_ascii=False)
+    return f"leave it out with --drop {shlex.quote(as_text((name,)))}, or with drop: {in_file} in a file"
 
 
 def _check_values(column: pd.Series, wanted: str | None, path: str) -> None:

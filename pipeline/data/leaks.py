@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.data.columns import how_to_drop
 from pipeline.data.dataset import Dataset
 from pipeline.params.definitions import TrainParams
-from pipeline.params.types import as_text
 from registry_tools.data.row_hash import hash_rows
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,14 @@ def warn_of_leaks(training: Dataset, holdout: Dataset, params: TrainParams) -> N
     params
         The parameters of the training; `group` and `time` are used.
     """
-    shared = np.isin(hash_rows(holdout.features), hash_rows(training.features))
+    held_out = hash_rows(holdout.features)
+    if 2 * len(np.unique(held_out)) < len(held_out):
+        _log.warning(
+            "the %d held-out rows have only %d different values: equal rows stay on one side of the split, "
+            "and the gates count them once; add columns that tell the rows apart",
+            *(len(held_out), len(np.unique(held_out))),
+        )
+    shared = np.isin(held_out, hash_rows(training.features))
     if shared.any() and (params.group is not None or params.time is not None):
         _log.warning(
             "%d of %d held-out rows equal training rows of another %s: metrics may be too good; remove "
@@ -46,10 +53,10 @@ def warn_of_leaks(training: Dataset, holdout: Dataset, params: TrainParams) -> N
         left = errors(values, labels, is_number)
         if left == 0 or (left <= _REMAINING and len(labels) >= _FEW_ROWS):
             _log.warning(
-                "column %r %s: if it is not known before the label, leave it out with drop=%s",
+                "column %r %s: if it is not known before the label, %s",
                 name,
                 "is equal to the label" if left == 0 else "alone predicts the label almost perfectly",
-                as_text((str(name),)),
+                how_to_drop(str(name)),
             )
 
 

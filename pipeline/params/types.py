@@ -91,7 +91,7 @@ ColumnNames = Annotated[
     tuple[str, ...],
     _from_text(_columns, ()),
     AfterValidator(_distinct),
-    "different column names separated by commas, or none",
+    "different column names separated by commas, or none (in a file, quote a name that contains a colon)",
 ]
 ColumnTypes = Annotated[
     dict[Annotated[str, Field(min_length=1)], Literal["text", "date"]],

@@ -37,7 +37,7 @@ def test_a_column_of_row_names_is_reported_and_can_be_dropped(
     params = write(tmp_path, "who,x,kind\n" + rows)
     assert list(load_dataset(params).features) == ["who", "x"]
     assert "'who' has a different value in each row" in caplog.text
-    assert "drop=who" in caplog.text
+    assert "leave it out with --drop who" in caplog.text
     assert list(load_dataset(params.replace(drop=("who",))).features) == ["x"]
     with pytest.raises(DataError, match=r"drop=whom: .* no such column, only 'who', 'x', 'kind'"):
         load_dataset(params.replace(drop=("whom",)))

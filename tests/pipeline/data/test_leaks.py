@@ -37,7 +37,7 @@ def test_a_column_that_is_the_label_under_another_name_is_reported(
     table = table_of()
     found = warnings_of(table.assign(copy=table["kind"] == "yes"), tmp_path, caplog)
     assert "column 'copy' is equal to the label" in found
-    assert "leave it out with drop=copy" in found
+    assert """leave it out with --drop copy, or with drop: ["copy"] in a file""" in found
     assert found.count("WARNING") == 1
 
 
@@ -53,6 +53,14 @@ def test_a_column_that_predicts_almost_perfectly_is_reported(
     found = warnings_of(leaking, tmp_path, caplog)
     assert "column 'after' alone predicts the label almost perfectly" in found
     assert found.count("WARNING") == 1
+
+
+def test_a_holdout_of_few_different_rows_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = table_of()[["colour", "kind"]].assign(size=[10, 20, 30, 40] * 50)
+    found = warnings_of(table, tmp_path, caplog)
+    assert "different values: equal rows stay on one side of the split" in found
 
 
 def test_iris_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
