@@ -27,8 +27,8 @@ from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.estimators import ESTIMATORS, Range, models_of
 from pipeline.params.definitions import SweepParams
+from pipeline.sweep import identity
 from pipeline.sweep.sweep import sweep
-from pipeline.training import environment
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.task import CLASSIFICATION, REGRESSION
 from tests.support.constants import ROOT
@@ -369,7 +369,7 @@ def changed_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "pipeline", copy)
     with (copy / "training" / "model_pipeline.py").open("a") as code:
         code.write("MAX_CATEGORIES = 10\n")
-    monkeypatch.setattr(environment, "__file__", str(copy / "training" / "environment.py"))
+    monkeypatch.setattr(identity, "__file__", str(copy / "sweep" / "identity.py"))
 
 
 def changed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
