@@ -154,7 +154,7 @@ def test_the_baseline_is_the_commonest_class() -> None:
     assert "not significantly better: train a better model, or give more rows with --eval" in better.message
     few = accuracy_baseline(labels[:16], labels[:16])
     assert not few.passed
-    assert "too few rows to show it: 4 of another class, 5 needed" in few.message
+    assert "4 rows have a class other than 'a', and 5 are needed" in few.message
     none = accuracy_baseline(labels[:0], labels[:0])
     assert (none.passed, none.message.split(";")[0]) == (False, "there are no rows to evaluate on")
 

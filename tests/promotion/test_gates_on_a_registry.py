@@ -112,7 +112,7 @@ def test_on_too_few_rows_no_version_is_better_than_the_majority_class(local: Pla
     FEATURES.assign(label=LABELS).iloc[:9].to_csv("few.csv", index=False)
     refusal = only_refusal(judge(local, name, eval_data=read_eval_data(Path("few.csv"), "label")))
     assert refusal.gate == "baseline"
-    assert "too few rows to show it: 4 of another class, 5 needed; give more rows" in refusal.message
+    assert "and 5 are needed; give more rows" in refusal.message
 
 
 @pytest.mark.slow

@@ -53,16 +53,17 @@ def baseline_gate(metric: Metric, candidate: Outcomes) -> GateResult:
         f"baseline_{value}": c.champion,
         "p_better": c.p_better,
     }
-    return GateResult("baseline", passed, message + _reason(compared, passed), metrics)
+    return GateResult("baseline", passed, message + _reason(compared, title, passed), metrics)
 
 
-def _reason(compared: MetricDifference, passed: bool) -> str:
+def _reason(compared: MetricDifference, title: str, passed: bool) -> str:
     if passed:
         return "; significantly better"
     if compared.is_accuracy:
         others = compared.rows - round(compared.champion * compared.rows)
         if others < _FEWEST_GAINS:
-            return f"; too few rows to show it: {others} of another class, {_FEWEST_GAINS} needed; {_FIX}"
+            needed = f"{others} rows have a class other than {title}, and {_FEWEST_GAINS} are needed"
+            return f"; too few rows to show it: {needed}; {_FIX}"
     if compared.gain > 0:
         return f"; not significantly better: train a better model, or {_FIX}"
     return "; no better: train a better model, or --no-baseline --reason TEXT"
