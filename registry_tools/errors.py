@@ -6,9 +6,11 @@ RegistryToolsError             exit 1
 ├── RegistryUnavailable        the registry did not respond, or does not exist
 ├── AccessDenied               the user lacks a permission in the registry
 ├── BrokenHistory              an event of a stage's history was deleted or changed
-├── VerificationError          the files differ from the registered version
+├── VerificationError          the files differ from the registered version, or a signed text is not valid
+├── PolicyError                the policy of the registry is missing or invalid
 ├── PromotionError             a promotion or rollback that cannot be done; nothing was moved
 │   ├── GateRefused            exit 3: a gate refused a promotion
+│   ├── MoveRefused            exit 3: the policy of the registry does not allow the move of a stage
 │   └── StageMoved             the stage does not hold the expected version
 ├── InputError                 rows that do not fit the model; names row, column and value
 │   └── InputTooLarge          rows over the memory limit of one request
@@ -19,6 +21,7 @@ Each message is one line that states the fault, the value and the fix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -55,7 +58,15 @@ class BrokenHistory(RegistryToolsError):
 
 
 class VerificationError(RegistryToolsError):
-    """The files of a version differ from the registered ones."""
+    """The files of a version differ from the registered ones, or a signed text is not valid."""
+
+
+class PolicyError(RegistryToolsError):
+    """The policy of the registry is missing or invalid; `problems` has one line for each fault."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class PromotionError(RegistryToolsError):
@@ -70,6 +81,12 @@ class GateRefused(PromotionError):
     def __init__(self, message: str, promotion: Any) -> None:
         super().__init__(message)
         self.promotion = promotion
+
+
+class MoveRefused(PromotionError):
+    """The policy of the registry does not allow the move of a stage; the stage was not moved."""
+
+    exit_code = 3
 
 
 class StageMoved(PromotionError):

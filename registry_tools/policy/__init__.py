@@ -1,0 +1,1 @@
+"""The policy of a registry: the rules of each protected stage, and the decision on one move."""
