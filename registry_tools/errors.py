@@ -87,6 +87,7 @@ class MoveRefused(PromotionError):
     """The policy of the registry does not allow the move of a stage; the stage was not moved."""
 
     exit_code = 3
+    prefix = "stage refused: "  # of the message with which a gated registry refuses a request
 
 
 class StageMoved(PromotionError):

@@ -17,7 +17,7 @@ from pipeline.training.baseline import TrainingBaseline
 from pipeline.training.scoring import format_value
 from pipeline.training.train import train
 from registry_tools.data.schema import quoted_names
-from registry_tools.errors import GateRefused, RegistryToolsError, error_summary
+from registry_tools.errors import GateRefused, MoveRefused, RegistryToolsError, error_summary
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.files.input_files import find_files
 from registry_tools.files.table_source import TableSource, read_columns
@@ -130,7 +130,7 @@ def _evaluate_gates(
             dry_run=not params.promote,
         )
     except RegistryToolsError as error:
-        outcome = "refused" if isinstance(error, GateRefused) else "failed"
+        outcome = "refused" if isinstance(error, GateRefused | MoveRefused) else "failed"
         return ActionResult("promote", outcome, str(error))
     if done.event is not None:
         return ActionResult("promote", "done", f"{params.stage}: version {done.previous_version} → {version}")

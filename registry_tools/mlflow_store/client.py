@@ -17,7 +17,13 @@ import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.store.entities import PagedList
 
-from registry_tools.errors import AccessDenied, RegistryToolsError, RegistryUnavailable, first_line
+from registry_tools.errors import (
+    AccessDenied,
+    MoveRefused,
+    RegistryToolsError,
+    RegistryUnavailable,
+    first_line,
+)
 from registry_tools.mlflow_store import sqlite_store
 
 T = TypeVar("T")
@@ -173,6 +179,9 @@ def if_exists(client: MlflowClient, request: Callable[..., T], *arguments: objec
 
 def _translate(error: mlflow.exceptions.MlflowException, where: str) -> RegistryToolsError:
     text = " ".join(str(error).split())
+    refusal = text.removeprefix("PERMISSION_DENIED: ")  # which MLflow's client adds
+    if error.error_code == "PERMISSION_DENIED" and refusal.startswith(MoveRefused.prefix):
+        return MoveRefused(refusal.removeprefix(MoveRefused.prefix))
     if error.error_code in _DENIED or "error code 401" in text or "error code 403" in text:
         return AccessDenied(
             f"{where} refused this: {text[:200]}; sign in with MLFLOW_TRACKING_USERNAME and "

@@ -17,7 +17,7 @@ from registry_tools.policy.records import Approval, Force, Held, Record, Request
 R = TypeVar("R", bound=Record)
 
 # The registry puts this before the message of a refusal, so that clients can tell it from other errors.
-REFUSED_PREFIX = "stage refused: "
+REFUSED_PREFIX = MoveRefused.prefix
 CLOCK_SKEW = timedelta(minutes=5)  # a verdict may be this much newer than the clock of the registry
 
 

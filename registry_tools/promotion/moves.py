@@ -4,6 +4,8 @@ Any client can apply any claimed event, and several clients can apply the same o
 set the alias to an older version after a newer event was applied. So each client marks the event first;
 afterwards it looks for a newer event and applies that one. If its process is killed in between, the
 mark remains, and the next command restores the stage.
+
+A gated registry may refuse to set the alias. Then the event fails, and the stage stays where it is.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import PromotionError, RegistryToolsError, StageMoved
+from registry_tools.errors import MoveRefused, PromotionError, RegistryToolsError, StageMoved
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user
@@ -81,6 +83,8 @@ class StageState:
         ------
         StageMoved
             If the stage moved since it was read. The event is recorded as superseded.
+        MoveRefused
+            If a gated registry refused the move. The event is recorded as failed.
         PromotionError
             If the version was deleted, or its digest changed. The event is recorded as failed.
         """
@@ -101,8 +105,11 @@ class StageState:
                 f"{version_text(self._holder())} in the meantime; nothing was moved; check the history "
                 "and retry"
             )
+        failure = event.failure or ""
+        if event.outcome == FAILED and failure.startswith(MoveRefused.prefix):
+            raise MoveRefused(failure.removeprefix(MoveRefused.prefix))
         if event.outcome == FAILED:
-            raise PromotionError(f"this {event.action} failed, and nothing was moved: {event.failure}")
+            raise PromotionError(f"this {event.action} failed, and nothing was moved: {failure}")
         return event
 
     def _holder(self) -> int | None:
@@ -127,28 +134,42 @@ def open_stage(client: MlflowClient, name: str, stage: str, actor: str | None) -
     return roll_forward(EventLog.find_or_make(client, name), stage, actor or current_user())
 
 
-def apply(log: EventLog, event: Event) -> None:
+def apply(log: EventLog, event: Event) -> bool:
     """Set a stage to the version of an event in its chain, or of a newer event if there is one.
 
-    The event fails if its version was deleted or has another digest now. After any other error the
-    event stays open, and the next command applies it.
+    The event fails if its version was deleted or has another digest now, or if a gated registry refuses
+    the move. After any other error the event stays open, and the next command applies it.
+
+    Returns
+    -------
+    bool
+        False if a gated registry refused the last move, so that the stage may not hold the version of
+        its newest event.
     """
     marks: list[str] = []
+    has_moved = False
     while True:
-        fault = _fault(log, event)
+        fault, is_refused = _fault(log, event), False
         if fault is None:
             marks.append(log.mark_applying(event))
-            stages.move_alias(log.client, log.model, event.stage, event.version)
+            try:
+                stages.move_alias(log.client, log.model, event.stage, event.version)
+                has_moved = True
+            except MoveRefused as error:
+                fault, is_refused = f"{MoveRefused.prefix}{error}", True
         if event.outcome == OPEN:
             log.close(event, APPLIED if fault is None else FAILED, fault or "")
         newest = log.entry(log.head(event.stage))
-        if newest.run_id == event.run_id:
+        # An older event is applied again only if a late move of this client may have displaced it: in a
+        # gated registry, that would undo a move by another tool.
+        if newest.run_id == event.run_id or (is_refused and not has_moved and newest.outcome != OPEN):
             break
         event = newest
     log.set_head(event)
     for mark in marks:
         log.remove_mark(mark)
     stages.mirror_legacy_stages(log.client, log.model, event.previous_version)
+    return not is_refused
 
 
 def _fault(log: EventLog, event: Event) -> str | None:
@@ -172,6 +193,7 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
     """
     notes: list[str] = []
     completed: Event | None = None
+    can_restore = True
     while True:
         head = log.head(stage)
         entry = log.entry(head)
@@ -188,9 +210,12 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
             continue  # another client applied an event in the meantime
         moved = f"{stage} was moved from {version_text(entry.version)} to {version_text(held)}"
         marked = [event.version for event in log.marked(before, stage).values() if event is not None]
-        if held in marked and _fault(log, entry) is None:
-            apply(log, entry)
-            notes.append(f"{moved} by a delayed client; restored")
+        if can_restore and held in marked and _fault(log, entry) is None:
+            if log.head(stage).run_id != head.run_id:
+                continue  # another client is at work, and its write is not late
+            can_restore = apply(log, entry)
+            if can_restore:
+                notes.append(f"{moved} by a delayed client; restored")
             continue
         reason = "moved by another tool, recorded afterwards"
         event = log.record(Event(EXTERNAL, stage, held, entry.version, actor, reason), head)

@@ -3,7 +3,8 @@
 It mirrors `promotion/moves.py` and `promotion/event_log.py` step by step, with a store of plain
 values, so that all interleavings of a few clients can be explored. Each operation on the store is
 one step. A client can crash before each write; that write is then lost, or delayed and executed at
-any later time. A crash before a read is the same as one before the next write, which is lost.
+any later time. A crash before a read is the same as one before the next write, which is lost. A gated
+registry can refuse to set the alias, for some clients and not for others.
 
 The read of a chain counts as one step: the run of the last event has both its outcome and the
 parameter that would name the next one.
@@ -47,6 +48,10 @@ class Client(NamedTuple):
     applying: int = NO_EVENT
     is_own: bool = False  # that is its own event
     marks: tuple[int, ...] = ()  # the versions of the events that it has marked
+    has_moved: bool = False  # it has set the alias since it began to apply events
+    is_refused: bool = False  # the registry has refused to set the alias for the event that it applies
+    is_restoring: bool = False  # it applies an event that was applied before, because the alias differs
+    cannot_restore: bool = False  # the registry refused that
 
 
 class Write(NamedTuple):
@@ -70,7 +75,9 @@ class State(NamedTuple):
     faults_left: frozenset[int] = frozenset()
     external_moves_left: int = 0
     crashes_left: int = 0
-    may_be_external: bool = False  # another tool has moved the stage
+    is_gated: bool = False  # the registry may refuse moves
+    refusals_left: int = 0
+    may_be_external: bool = False  # another tool has moved the stage, or a restoration was refused
 
 
 class Violation(AssertionError):
@@ -129,12 +136,14 @@ def execute(state: State, write: Write) -> State:
         return state._replace(alias=write.version)
     if write.operation == "write outcome":
         return close(state, write.event, APPLIED)
+    if write.operation == "write refusal":
+        return close(state, write.event, FAILED)
     return disturb(state)  # of `set head`, which is only a hint where the chain ends
 
 
 _WRITES = (
     "claim", "claim external", "close drafts", "write failure", "mark", "set alias", "write outcome",
-    "set head", "remove marks",
+    "write refusal", "set head", "remove marks",
 )  # fmt: skip
 
 
@@ -144,7 +153,7 @@ def pending_write(state: State, client: Client) -> Write | None:
         return Write("claim", client.head, client.commands[0], client.superseded)
     if client.step in {"mark", "set alias"}:
         return Write(client.step, version=version_of(state, client.applying))
-    if client.step in {"write outcome", "set head"}:
+    if client.step in {"write outcome", "write refusal", "set head"}:
         return Write(client.step, client.applying)
     return None
 
@@ -159,6 +168,8 @@ def successors(state: State) -> Iterator[State]:
         if client.step == "end":
             continue
         yield advance(state, who)
+        if state.refusals_left and can_be_refused(state, client):
+            yield refuse(state, who)
         if state.crashes_left and client.step in _WRITES:
             crashed = replace_client(state, who, Client((), "end"))._replace(
                 marks=(*state.marks, *client.marks), crashes_left=state.crashes_left - 1
@@ -180,6 +191,22 @@ def successors(state: State) -> Iterator[State]:
         )
 
 
+def can_be_refused(state: State, client: Client) -> bool:
+    """Whether the next step sets the alias to another version; a gated registry accepts the same one."""
+    return client.step == "set alias" and state.alias != version_of(state, client.applying)
+
+
+def refuse(state: State, who: int) -> State:
+    """Let a gated registry refuse to set the alias."""
+    client = state.clients[who]
+    refused = replace_client(state, who, client._replace(step="write refusal", is_refused=True))
+    return refused._replace(
+        refusals_left=state.refusals_left - 1,
+        # A late move of this client may have displaced the event that it cannot apply again.
+        may_be_external=state.may_be_external or client.has_moved or not is_open(state, client.applying),
+    )
+
+
 def advance(state: State, who: int) -> State:
     """Let a client do its next step."""
     client = state.clients[who]
@@ -190,12 +217,15 @@ def advance(state: State, who: int) -> State:
     def begin(after: State = state, done: bool = False) -> State:
         """Begin to read the stage, for the next command if this one is done."""
         commands = client.commands[1:] if done else client.commands
-        return replace_client(after, who, Client(commands, "read head" if commands else "end"))
+        cannot_restore = not done and (client.cannot_restore or (client.is_restoring and client.is_refused))
+        following = Client(commands, "read head" if commands else "end", cannot_restore=cannot_restore)
+        return replace_client(after, who, following)
 
-    def apply(event: int, after: State = state, is_own: bool = False) -> State:
+    def apply(event: int, after: State = state, **changes: bool) -> State:
         faults_matter = after.faulty or after.faults_left
         step = "check version" if faults_matter and event >= 0 else "mark"
-        applying = Client(client.commands, step, applying=event, is_own=is_own, marks=client.marks)
+        kept = {"marks": client.marks, "has_moved": client.has_moved, "cannot_restore": client.cannot_restore}
+        applying = Client(client.commands, step, applying=event, **{**kept, **changes})  # type: ignore[arg-type]
         return replace_client(after, who, applying)
 
     match client.step:
@@ -218,9 +248,14 @@ def advance(state: State, who: int) -> State:
         case "read progress again":
             if client.disturbed:
                 return begin()
-            if client.held in client.marked and version_of(state, client.entry) not in state.faulty:
-                return apply(client.entry)
+            is_marked = client.held in client.marked and version_of(state, client.entry) not in state.faulty
+            if is_marked and not client.cannot_restore:
+                return goto("read head again")
             return goto("claim external")
+        case "read head again":
+            if client.head != len(state.chain) - 1:
+                return begin()
+            return apply(client.entry, is_restoring=True)
         case "claim external":
             claimed = claim(state, client.head, client.held, APPLIED)
             if claimed is not state and not state.may_be_external:
@@ -256,14 +291,18 @@ def advance(state: State, who: int) -> State:
             marked = tuple(sorted({*client.marks, version}))
             return goto("set alias", disturb(state), marks=marked)
         case "set alias":
-            return goto("write outcome", state._replace(alias=version_of(state, client.applying)))
+            moved = state._replace(alias=version_of(state, client.applying))
+            return goto("write outcome", moved, has_moved=True)
+        case "write refusal":
+            return goto("look for newer", close(state, client.applying, FAILED))
         case "write outcome":
             return goto("look for newer", close(state, client.applying, APPLIED))
         case "look for newer":
             newest = entry_of(state.chain)
-            if newest == client.applying:
+            has_no_effect = client.is_refused and not client.has_moved and not is_open(state, newest)
+            if newest == client.applying or has_no_effect:
                 return goto("set head")
-            return apply(newest, is_own=client.is_own)
+            return apply(newest, is_own=client.is_own, is_restoring=client.is_restoring)
         case "set head":
             return goto("remove marks", disturb(state))
         case "remove marks":
@@ -272,17 +311,19 @@ def advance(state: State, who: int) -> State:
 
 
 _LIVE = {
-    "read head": (),
-    "read progress": ("head", "entry"),
-    "read alias": ("head", "entry", "marked", "disturbed"),
-    "read progress again": ("head", "entry", "held", "marked"),
-    "claim external": ("head", "held"),
+    "read head": ("cannot_restore",),
+    "read progress": ("head", "entry", "cannot_restore"),
+    "read alias": ("head", "entry", "marked", "disturbed", "cannot_restore"),
+    "read progress again": ("head", "entry", "held", "marked", "cannot_restore"),
+    "read head again": ("head", "entry", "cannot_restore"),
+    "claim external": ("head", "held", "cannot_restore"),
     "close drafts": (),
     "read alias again": ("head", "held", "superseded"),
     "claim": ("head", "superseded"),
     "end": (),
 }
-_LIVE_WHEN_APPLYING = ("applying", "is_own", "marks")
+_LIVE_WHEN_APPLYING = ("applying", "is_own", "marks", "cannot_restore")
+_LIVE_WITH_REFUSALS = ("has_moved", "is_refused", "is_restoring")
 
 
 def skip(state: State, client: Client) -> Client:
@@ -291,11 +332,11 @@ def skip(state: State, client: Client) -> Client:
     if client.step in {"read alias again", "claim"} and is_stale:
         commands = client.commands[1:]
         return Client(commands, "read head" if commands else "end")
-    if client.step == "claim external" and is_stale:
-        return Client(client.commands)
+    if client.step in {"claim external", "read head again"} and is_stale:
+        return Client(client.commands, cannot_restore=client.cannot_restore)
     if client.step == "read progress again" and client.disturbed:
-        return Client(client.commands)
-    if client.step == "write outcome" and not is_open(state, client.applying):
+        return Client(client.commands, cannot_restore=client.cannot_restore)
+    if client.step in {"write outcome", "write refusal"} and not is_open(state, client.applying):
         return client._replace(step="look for newer")
     return client
 
@@ -303,6 +344,8 @@ def skip(state: State, client: Client) -> Client:
 def live_part(state: State, client: Client) -> Client:
     """Return the state of a client without the values that it does not read again."""
     live = _LIVE.get(client.step, _LIVE_WHEN_APPLYING)
+    if client.step not in _LIVE and state.is_gated:
+        live = (*live, *_LIVE_WITH_REFUSALS)
     client = Client(client.commands, client.step, **{name: getattr(client, name) for name in live})
     if client.marked and (client.disturbed or client.step == "read progress again"):
         late = client.held in client.marked and not client.disturbed
@@ -316,6 +359,9 @@ def normal_form(state: State) -> State:
     clients = [live_part(state, skip(state, each)) for each in state.clients]
     # The events that matter: the entry, open ones, and those that a client is at.
     used = {entry_of(state.chain), *(number for number in range(last + 1) if is_open(state, number))}
+    if state.is_gated:  # every open event can fail
+        applied = (number for number in range(last + 1) if state.chain[number].outcome == APPLIED)
+        used.add(max(applied, default=NO_EVENT))
     used |= {each.applying for each in clients} | {each.entry for each in clients}
     kept = sorted(number for number in used if number >= 0)
     new = {number: place for place, number in enumerate(kept)}
@@ -343,18 +389,19 @@ def has_effect(state: State, write: Write) -> bool:
     """Whether a delayed write can change the store, now or later."""
     if write.operation == "claim":
         return write.event == len(state.chain) - 1
-    return write.operation != "write outcome" or is_open(state, write.event)
+    return write.operation not in {"write outcome", "write refusal"} or is_open(state, write.event)
 
 
 def is_open(state: State, event: int) -> bool:
     return event >= 0 and state.chain[event].outcome == OPEN
 
 
-def repair(state: State) -> State:
-    """Run a repair alone, with no other client."""
+def repair(state: State, may_move: bool = True) -> State:
+    """Run a repair alone, with no other client; `may_move` False: a gated registry refuses its moves."""
     alone = replace_client(state, 0, Client((REPAIR,)))
     while alone.clients[0].step != "end":
-        alone = advance(alone, 0)
+        is_refused = not may_move and can_be_refused(alone, alone.clients[0])
+        alone = refuse(alone, 0) if is_refused else advance(alone, 0)
     return alone
 
 
@@ -377,6 +424,8 @@ def explore(start: State) -> int:
             repaired = repair(state)
             check(repaired)
             following.append(repaired)
+            if state.is_gated:
+                check(repair(state, may_move=False))
         for each in map(normal_form, following):
             if hash(each) not in seen:
                 seen.add(hash(each))

@@ -11,6 +11,7 @@ from tests.promotion.protocol_model import REPAIR, Client, State, Violation, exp
 from tests.support.constants import IS_LONG
 
 LONG = pytest.mark.skipif(not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the protocol")
+REFUSALS = {"is_gated": True, "refusals_left": 2}
 
 
 def start(*commands: tuple[int, ...], **environment: Any) -> State:
@@ -18,23 +19,28 @@ def start(*commands: tuple[int, ...], **environment: Any) -> State:
 
 
 def test_two_clients_with_two_promotions_each_keep_the_invariants_through_crashes() -> None:
-    assert explore(start((1, 2), (3, 4), crashes_left=2)) == 13_090
+    assert explore(start((1, 2), (3, 4), crashes_left=2)) == 9_888
 
 
 def test_two_clients_that_promote_the_same_versions_keep_the_invariants_through_crashes() -> None:
-    assert explore(start((1, 2), (2, 1), crashes_left=2)) == 8_824
+    assert explore(start((1, 2), (2, 1), crashes_left=2)) == 5_692
 
 
 def test_a_repair_beside_promotions_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (REPAIR, REPAIR), crashes_left=2)) == 3_687
+    assert explore(start((1, 2), (REPAIR, REPAIR), crashes_left=2)) == 2_016
 
 
 def test_a_version_whose_digest_changes_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (2, REPAIR), crashes_left=1, faults_left=frozenset({1}))) == 29_577
+    assert explore(start((1, 2), (2, REPAIR), crashes_left=1, faults_left=frozenset({1}))) == 19_822
 
 
 def test_a_move_by_another_tool_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (2, 1), external_moves_left=1)) == 22_822
+    assert explore(start((1, 2), (2, 1), external_moves_left=1)) == 18_356
+
+
+def test_a_gated_registry_that_refuses_some_moves_keeps_the_invariants() -> None:
+    assert explore(start((1, 2), (3,), crashes_left=1, **REFUSALS)) == 67_874
+    assert explore(start((1, 2), (REPAIR,), crashes_left=1, **REFUSALS)) == 19_001
 
 
 @pytest.mark.parametrize("missing", ["mark", "look for newer"])
@@ -59,12 +65,13 @@ def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
 @pytest.mark.parametrize(
     ("commands", "environment", "states"),
     [
-        (((1,), (2,), (3,)), {"crashes_left": 3}, 259_343),
-        pytest.param(((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}, 658_029, marks=LONG),
+        pytest.param(((1, 2), (3, 4)), {"crashes_left": 1} | REFUSALS, 245_215, marks=LONG),
+        (((1,), (2,), (3,)), {"crashes_left": 3}, 157_415),
+        pytest.param(((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}, 255_203, marks=LONG),
         pytest.param(((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 1_130_326, marks=LONG),
     ],
 )
-def test_three_clients_keep_the_invariants(
+def test_more_clients_and_refusals_keep_the_invariants(
     commands: tuple[tuple[int, ...], ...], environment: dict[str, Any], states: int
 ) -> None:
     assert explore(start(*commands, **environment)) == states
