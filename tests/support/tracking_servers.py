@@ -78,16 +78,24 @@ def signed_in(user: str) -> Iterator[None]:
 
 
 @contextmanager
-def guarded_server(store: str, users: str, folder: Path, *options: str) -> Iterator[str]:
+def guarded_server(
+    store: str,
+    users: str,
+    folder: Path,
+    *options: str,
+    permission: str = "READ",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
     """Run a server that requires a password; `users` is the URI of its user database."""
     (folder / "auth.ini").write_text(
-        "[mlflow]\ndefault_permission = READ\nadmin_username = owner\n"
+        f"[mlflow]\ndefault_permission = {permission}\nadmin_username = owner\n"
         f"admin_password = {account('owner')['MLFLOW_TRACKING_PASSWORD']}\n"
         f"database_uri = {users}\nauth_cache_ttl_seconds = 60\n"
     )
     settings = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "only for a test",
+        **(environment or {}),
     }
     options = ("--app-name", "basic-auth", *options)
     with server_over(store, folder, *options, environment=settings) as uri:
