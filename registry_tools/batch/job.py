@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from registry_tools.data.arrow_coercion import arrow_type, check_schema
-from registry_tools.data.schema import Column, quoted_names
+from registry_tools.data.schema import Column, TensorSchema, columns_of_tensor, quoted_names
 from registry_tools.errors import InputError
 from registry_tools.files.csv_rows import CsvFormat
 from registry_tools.files.part_files import CSV, check_csv_columns
@@ -76,6 +76,19 @@ class RowCounts:
         )
 
 
+def taken_columns(
+    inputs: tuple[Column, ...] | TensorSchema, schema: pa.Schema, where: str
+) -> tuple[Column, ...]:
+    """Return the columns that a model takes from an input: those of its signature, or all by position.
+
+    Raises
+    ------
+    InputError, UnsupportedOperation
+        If the model takes a tensor that the input does not fit.
+    """
+    return columns_of_tensor(inputs, schema.names, where) if isinstance(inputs, TensorSchema) else inputs
+
+
 @dataclass(frozen=True)
 class ScoringJob:
     """The description of a job that each of its processes receives.
@@ -88,7 +101,7 @@ class ScoringJob:
 
     request: ScoringRequest
     artifact: ModelArtifact
-    columns: tuple[Column, ...]  # of the signature
+    columns: tuple[Column, ...]  # that the model takes
     where: str  # the input, as errors name it
     schema: pa.Schema  # of the input
     csv: CsvFormat | None  # of the input; None if it is Parquet

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from registry_tools.batch.job import RowCounts, ScoringRequest, ScoringSummary
-from registry_tools.data.schema import Column
+from registry_tools.data.schema import TENSORS_SUPPORTED, Column, TensorSchema, UnsupportedTensor
 from registry_tools.errors import RegistryToolsError, UnsupportedOperation
 from registry_tools.files.addresses import without_secrets
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
@@ -28,27 +28,29 @@ _LONGEST_NAME = 250  # of a metric in MLflow
 @contextlib.contextmanager
 def fetched_version(
     request: ScoringRequest, tracking_uri: str | None
-) -> Iterator[tuple[ModelArtifact, tuple[Column, ...]]]:
-    """Yield the version that the reference means now, with verified files, and the columns that it takes.
+) -> Iterator[tuple[ModelArtifact, tuple[Column, ...] | TensorSchema]]:
+    """Yield the version that the reference means now, with verified files, and the rows that it takes.
 
     It predicts all rows, wherever the stage moves. Its files are deleted at the end.
 
     Raises
     ------
     UnsupportedOperation
-        If its signature does not name and type its columns.
+        If its signature neither names and types its columns nor is a tensor of rows.
     RegistryToolsError
         As `load_model`.
     """
     with contextlib.closing(ArtifactFetcher(request.ref, request.policy, tracking_uri, None)) as fetcher:
         artifact = fetcher.fetch(fetcher.resolve())
-        columns = describe(artifact.model).signature
-        if columns is None:
+        inputs = describe(artifact.model).inputs
+        if isinstance(inputs, UnsupportedTensor):
+            raise UnsupportedOperation(f"{artifact} takes a {inputs}: {TENSORS_SUPPORTED}")
+        if inputs is None:
             raise UnsupportedOperation(
                 f"{artifact} does not name and type its columns, so that files cannot be compared with "
                 "its signature: register it with one, or use predict"
             )
-        yield artifact, columns
+        yield artifact, inputs
 
 
 class ScoringRun(contextlib.AbstractContextManager["ScoringRun"]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from registry_tools.batch import slices, worker_pool
-from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest, ScoringSummary
+from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest, ScoringSummary, taken_columns
 from registry_tools.batch.worker_pool import WorkerPool
 from registry_tools.errors import InputError
 from registry_tools.files import part_files
@@ -55,9 +55,10 @@ def score(
         # It imports MLflow: only now, while the processes import what they need.
         from registry_tools.batch.job_context import ScoringRun, fetched_version
 
-        artifact, columns = stack.enter_context(fetched_version(request, tracking_uri))
+        artifact, inputs = stack.enter_context(fetched_version(request, tracking_uri))
         pool.version = str(artifact)
         where = files.files[0].name
+        columns = taken_columns(inputs, files.schema, where)
         job = ScoringJob(request, artifact, columns, where, files.schema, files.csv, *forms)
         run = stack.enter_context(ScoringRun(request, artifact, tracking_uri))
         schema = job.output_schema(pool.run(worker_pool.prediction_schema, job))

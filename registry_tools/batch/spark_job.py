@@ -24,7 +24,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from registry_tools import spark as spark_setup
-from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest, ScoringSummary
+from registry_tools.batch.job import RowCounts, ScoringJob, ScoringRequest, ScoringSummary, taken_columns
 from registry_tools.batch.scored_batch import ScoredBatch, score_batch
 from registry_tools.errors import InputError
 from registry_tools.files import csv_rows, input_files
@@ -65,7 +65,7 @@ def score(request: ScoringRequest, tracking_uri: str | None = None) -> ScoringSu
     if request.output == request.rejects:
         raise InputError(f"{request.output}: output and rejects are the same folder")
     with contextlib.ExitStack() as stack:
-        artifact, columns = stack.enter_context(fetched_version(request, tracking_uri))
+        artifact, inputs = stack.enter_context(fetched_version(request, tracking_uri))
         # The signature was checked, and executors lack the key.
         request = replace(request, policy=replace(request.policy, public_key=None))
         run = stack.enter_context(ScoringRun(request, artifact, tracking_uri))
@@ -73,6 +73,7 @@ def score(request: ScoringRequest, tracking_uri: str | None = None) -> ScoringSu
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
         where = without_secrets(request.input)
         table, schema, form = _open_table(spark, request, where)
+        columns = taken_columns(inputs, schema, where)
         rejects_form = PARQUET if request.rejects else None
         job = ScoringJob(request, artifact, columns, where, schema, form, PARQUET, rejects_form)
         output = job.output_schema(added)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from registry_tools.errors import InputError, UnsupportedOperation
 
 # The numeric types of MLflow signatures, and their NumPy types.
 NUMBERS = {"double": "float64", "float": "float32", "long": "int64", "integer": "int32"}
@@ -84,6 +86,38 @@ def tensor_of(inputs: Iterable[Mapping[str, Any]] | None) -> TensorSchema | Unsu
         return TensorSchema(dtype.name, shape[1])
     texts = (f"{name or ''} {spec['dtype']} {tuple(spec['shape'])}".strip() for name, spec in specs)
     return UnsupportedTensor(", ".join(texts))
+
+
+def columns_of_tensor(tensor: TensorSchema, names: Sequence[str], where: str) -> tuple[Column, ...]:
+    """Return the columns that a model with a tensor signature takes from a table, by position.
+
+    Parameters
+    ----------
+    tensor
+        The type of the numbers and the number of columns.
+    names, where
+        The columns of the table, and its name in errors.
+
+    Raises
+    ------
+    InputError
+        If the table has more or fewer columns.
+    UnsupportedOperation
+        If no type of a column is that of the tensor.
+    """
+    kinds = {dtype: kind for kind, dtype in NUMBERS.items()}
+    if tensor.dtype not in kinds:
+        raise UnsupportedOperation(
+            f"the model takes a {tensor}: files are scored with {', '.join(kinds)} only; use predict"
+        )
+    if len(names) != tensor.columns:
+        raise InputError(
+            f"{where}: {len(names)} columns, {tensor.columns} are needed: the model takes a {tensor}, its "
+            f"columns by position; the file has {quoted_names(names)}"
+        )
+    kind = kinds[tensor.dtype]
+    # Floats may be missing, and the model judges that. An integer cannot be.
+    return tuple(Column(name, kind, required=kind in INTEGER_BOUNDS) for name in names)
 
 
 def tensor_fault(candidate: object, champion: object) -> str | None:

@@ -117,14 +117,15 @@ class BatchPredictor:
     def _predict_rows(self, coerced: CoercedBatch) -> list[npt.NDArray[Any]]:
         """Return the predictions, and the probabilities if they are wanted."""
         predictor = self.predictor
-        columns = predictor.info.signature or ()
+        columns = predictor.info.signature  # None for a tensor, whose rows are an array too
         methods = ["predict", "predict_proba"] if self.proba else ["predict"]
-        takes_matrix = predictor.numeric_schema is not None and not predictor.needs_frame
+        takes_matrix = columns is None or (predictor.numeric_schema is not None and not predictor.needs_frame)
         try:
             # The coercion found values that are not finite; missing ones are for the model to judge.
             with sklearn.config_context(assume_finite=takes_matrix, skip_parameter_validation=True):
-                if takes_matrix:
-                    matrix = np.array([coerced.arrays[column.name] for column in columns]).T
+                if columns is None or takes_matrix:
+                    names = coerced.arrays if columns is None else [column.name for column in columns]
+                    matrix = np.array([coerced.arrays[name] for name in names]).T
                     return [np.asarray(predictor.predict_array(matrix, method)) for method in methods]
                 frame = to_frame(coerced, columns)
                 found = [getattr(predictor.estimator, method)(frame) for method in methods]

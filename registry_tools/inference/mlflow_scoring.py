@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import json
 import logging
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import orjson
 import pandas as pd
 import yaml
 
-from registry_tools.data.prediction_shape import check_prediction_count
+from registry_tools.data.prediction_shape import check_prediction_count, flatten_one_output
 from registry_tools.errors import InputError, UnsupportedOperation
 from registry_tools.inference import input_limits
 from registry_tools.inference.decoder import METHODS, parse_json
@@ -55,12 +56,15 @@ class ScoredRequest:
     count: int  # of the predictions
     is_per_row: bool  # whether there is a prediction for each row
     is_wrapped: bool  # whether the reply is {"predictions": …}; not for language models
+    is_column: bool = False  # whether the model returned a Series, or a table with one column
 
     @functools.cached_property
     def predictions(self) -> Any:
         """The predictions in the reply; mostly a list."""
         content = json.loads(self.reply)
-        return content["predictions"] if self.is_wrapped else content
+        found = content["predictions"] if self.is_wrapped else content
+        # MLflow writes each value of a column as an object, such as {"0": 1.5}.
+        return [*itertools.chain.from_iterable(row.values() for row in found)] if self.is_column else found
 
     @property
     def table(self) -> Any:
@@ -145,7 +149,7 @@ class MlflowScoring:
 
     def predict(self, rows: Any, method: str) -> list[Any]:
         """Return the predictions for rows that `score_request` decoded before, one a row."""
-        found = np.asarray(self._pyfunc(method).predict(rows)).tolist()
+        found = flatten_one_output(np.asarray(self._pyfunc(method).predict(rows))).tolist()
         check_prediction_count(len(found) if isinstance(found, list) else 0, len(rows), method)
         return found
 
@@ -208,6 +212,8 @@ class MlflowScoring:
             count=1 if length is None else length,
             is_per_row=length is not None and count in {None, length},
             is_wrapped=is_wrapped,
+            is_column=isinstance(predictions, pd.Series)
+            or (isinstance(predictions, pd.DataFrame) and predictions.shape[1] == 1),
         )
 
     def _pyfunc(self, method: str) -> PyFuncModel:

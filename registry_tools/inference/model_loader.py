@@ -135,7 +135,11 @@ def _predict(predictor: Predictor, body: bytes) -> dict[str, Any]:
 
 
 def _recorded(predictions: dict[str, Any]) -> dict[str, Any]:
-    return {"predictions": predictions["predict"], "probabilities": predictions.get("predict_proba")}
+    """Return predictions out of a response in the form of the recorded ones."""
+    found = predictions["predict"]
+    if isinstance(found, list):  # MLflow writes a row of a table as an object
+        found = [list(row.values()) if isinstance(row, dict) else row for row in found]
+    return {"predictions": found, "probabilities": predictions.get("predict_proba")}
 
 
 def _compare(artifact: ModelArtifact, recorded: dict[str, Any] | None, predictions: dict[str, Any]) -> None:

@@ -6,12 +6,15 @@ A warning is an error in tests: what scikit-learn would say fails them.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import infer_signature
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
@@ -33,6 +36,7 @@ from registry_tools.inference.model_artifact import ModelArtifact
 from registry_tools.inference.model_loader import load, without_feature_names
 from registry_tools.inference.predictor import Predictor
 from registry_tools.models.trust_policy import TrustPolicy
+from tests.support.python_models import column
 from tests.support.side_by_side import save_sklearn
 
 SCALED = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression())])
@@ -115,3 +119,36 @@ def test_a_whole_float_is_the_code_of_a_class(tmp_path: Path) -> None:
     fitted = LogisticRegression().fit(TABLE, (TABLE["a"] > 4).astype(float))
     save_sklearn(fitted, tmp_path / "model", TABLE, metadata={"target_names": ["no", "yes"]})
     assert load_saved(tmp_path).names_of([0.0, 1.0]) == ["no", "yes"]
+
+
+@pytest.mark.parametrize("kind", ["series", "one", "two"])
+def test_a_python_function_that_returns_columns_reproduces_its_recorded_predictions(
+    kind: str, tmp_path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow wants an input example
+        mlflow.pyfunc.save_model(
+            tmp_path / "model",
+            python_model=column(kind),
+            signature=infer_signature(TABLE),
+            metadata={"target_names": list("abcdefghi")} if kind != "two" else None,
+            pip_requirements=[],
+        )
+    values: Any = [[1.0, 1.0], [2.0, 2.0]] if kind == "two" else [1.0, 2.0]
+    rows = TABLE[1:3].to_dict("split", index=False)
+    record = {"rows": rows, "predictions": values, "probabilities": None}
+    (tmp_path / "recorded_predictions.json").write_text(json.dumps(record))
+    allowed = TrustPolicy(allow_code=True)
+    predictor = load(ModelArtifact(str(tmp_path), "rows", 1, None, None, None), allowed)
+    if kind != "two":
+        assert predictor.example_predictions == {"predict": values}
+        assert predictor.mlflow_scoring.predict(TABLE[1:3], "predict") == values
+    # The response is MLflow's.
+    body = json.dumps({"dataframe_split": rows}).encode()
+    reply = json.loads(predictor.mlflow_scoring.score_request(body, "application/json").reply)
+    names = {"series": ["a"], "one": ["found"], "two": ["a", "b"]}[kind]
+    assert reply == {"predictions": [dict.fromkeys(names, value) for value in (1.0, 2.0)]}
+    record["predictions"][1] = record["predictions"][0]
+    (tmp_path / "recorded_predictions.json").write_text(json.dumps(record))
+    with pytest.raises(VerificationError, match="the prediction for row 1 of the input example differs"):
+        load(ModelArtifact(str(tmp_path), "rows", 1, None, None, None), allowed)

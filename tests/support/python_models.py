@@ -29,3 +29,15 @@ def hinted() -> PythonModel:
             return [sum(row.values()) for row in model_input]
 
     return Hinted()
+
+
+def column(kind: str) -> PythonModel:
+    """Return a model that returns its first column as a Series, or as a table of one or two columns."""
+
+    class FirstColumn(PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+            first = model_input.iloc[:, 0]
+            tables = {"one": pd.DataFrame({"found": first}), "two": pd.DataFrame({"a": first, "b": first})}
+            return tables.get(kind, first)
+
+    return FirstColumn()
