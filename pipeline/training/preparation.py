@@ -26,8 +26,9 @@ from registry_tools.task import REGRESSION
 # A text column with more values is encoded by the labels of its rows: one-hot columns are dense, so a column
 # of identifiers would fill the memory.
 MAX_CATEGORIES = 100
-# Missing text gets a category of its own, under a name that no text of a table has.
-_NO_TEXT = "\0"
+# Missing text gets a category of its own, under a name that no text of a table has. NumPy drops the NULs at
+# the end of a text, so a name of only NULs would become the empty text, which a table may have.
+_NO_TEXT = "\0missing"
 _MAGNITUDES = 10  # of standard deviations; with more, `scale=auto` scales
 _ENCODED_DEVIATION = 0.5  # of a one-hot column whose category has half of the rows; no column has more
 

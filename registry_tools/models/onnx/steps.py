@@ -144,7 +144,7 @@ def _positions(graph: Graph, text: Texts, categories: npt.NDArray[Any]) -> str:
             )
         if same:
             places[""] = place
-        if not pd.isna(category) and "\0" not in category:
+        if not pd.isna(category):
             places[category] = place
     if not places:
         raise NotConvertible("a column of text has no category")

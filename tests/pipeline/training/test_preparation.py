@@ -158,6 +158,23 @@ def test_missing_text_is_a_category_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [3, 150])
+def test_an_empty_text_of_parquet_is_no_missing_text(values: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = [f"c{number}" for number in range(values)] * 4 + [""] * 40 + [None] * 40
+    labels = [*rng.choice(["yes", "no"], 4 * values), *["yes"] * 40, *["no"] * 40]
+    table = pd.DataFrame({"text": pd.Series(texts, dtype=object), "kind": labels})
+    table.to_parquet(tmp_path / "texts.parquet")
+    params = TrainParams(data=str(tmp_path / "texts.parquet"), target="kind", name="own")
+    dataset = load_dataset(params)
+    step = column_transformer(dataset.features, params.replace(scale="false"))
+    assert step is not None
+    step.fit(dataset.features, dataset.labels)
+    rows = pd.DataFrame({"text": pd.Series(["", None, np.nan], dtype=object)})
+    empty, null, missing = step.transform(rows).tolist()
+    assert null == missing != empty
+
+
+@pytest.mark.parametrize("values", [3, 150])
 def test_the_null_of_json_is_missing_text_for_both_servers(values: int, store: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     is_missing = rng.random(400) < 0.4
