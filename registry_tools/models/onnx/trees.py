@@ -8,7 +8,7 @@ classes. So the row is rounded where the library rounds it, and the tree has flo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,39 +59,9 @@ def add_trees(graph: Graph, rows: str, trees: Sequence[Tree], targets: int, *, s
     strict
         Whether a value that equals the split goes right.
     """
-    nodes: dict[str, list[Any]] = {
-        key: [] for key in ("features", "splits", "true", "true_leaf", "false", "false_leaf", "missing")
-    }
-    roots: list[int] = []
-    weights: list[float] = []
-    leaf_targets: list[int] = []
-
-    def add_leaf(value: float, target: int) -> int:
-        weights.append(value)
-        leaf_targets.append(target)
-        return len(weights) - 1
-
+    nodes = _Nodes()
     for tree in trees:
-        inner = np.flatnonzero(tree.left >= 0)
-        first = len(nodes["features"])
-        roots.append(first)
-        if not len(inner):  # a single leaf: both ways lead to it
-            inner, left, right = np.array([0]), np.array([0]), np.array([0])
-        else:
-            left, right = tree.left, tree.right
-        # The root is node 0, so it stays the first.
-        place = {int(node): first + number for number, node in enumerate(inner)}
-        is_single = tree.left[0] < 0
-        for node in inner:
-            nodes["features"].append(int(tree.feature[node]))
-            nodes["splits"].append(float(tree.split[node]) if not is_single else 0.0)
-            nodes["missing"].append(int(tree.missing_left[node]))
-            for way, children in (("true", left), ("false", right)):
-                child = int(children[node])
-                is_leaf = is_single or tree.left[child] < 0
-                nodes[f"{way}_leaf"].append(int(is_leaf))
-                leaf = add_leaf(float(tree.value[child]), tree.target) if is_leaf else place[child]
-                nodes[way].append(leaf)
+        nodes.add(tree)
     tensor = import_onnx().numpy_helper.from_array
     mode = _LESS if strict else _LESS_OR_EQUAL
     return graph.add(
@@ -101,18 +71,70 @@ def add_trees(graph: Graph, rows: str, trees: Sequence[Tree], targets: int, *, s
         aggregate_function=_SUM,
         post_transform=_NO_TRANSFORM,
         n_targets=targets,
-        tree_roots=roots,
-        nodes_featureids=nodes["features"],
-        nodes_splits=tensor(np.array(nodes["splits"], np.float64)),
-        nodes_modes=tensor(np.full(len(nodes["features"]), mode, np.uint8)),
-        nodes_missing_value_tracks_true=nodes["missing"],
-        nodes_truenodeids=nodes["true"],
-        nodes_trueleafs=nodes["true_leaf"],
-        nodes_falsenodeids=nodes["false"],
-        nodes_falseleafs=nodes["false_leaf"],
-        leaf_targetids=leaf_targets,
-        leaf_weights=tensor(np.array(weights, np.float64)),
+        tree_roots=nodes.roots,
+        nodes_featureids=nodes.features,
+        nodes_splits=tensor(np.array(nodes.splits, np.float64)),
+        nodes_modes=tensor(np.full(len(nodes.features), mode, np.uint8)),
+        nodes_missing_value_tracks_true=nodes.missing,
+        nodes_truenodeids=nodes.true,
+        nodes_trueleafs=nodes.true_leaf,
+        nodes_falsenodeids=nodes.false,
+        nodes_falseleafs=nodes.false_leaf,
+        leaf_targetids=nodes.leaf_targets,
+        leaf_weights=tensor(np.array(nodes.leaf_weights, np.float64)),
     )
+
+
+@dataclass
+class _Nodes:
+    """The inner nodes and the leaves of all trees, as the operator numbers them: two lists of their own."""
+
+    roots: list[int] = field(default_factory=list)  # the first node of each tree
+    features: list[int] = field(default_factory=list)
+    splits: list[float] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)  # whether a missing value goes left
+    true: list[int] = field(default_factory=list)  # the node or the leaf on the left
+    true_leaf: list[int] = field(default_factory=list)  # whether it is a leaf
+    false: list[int] = field(default_factory=list)  # the same on the right
+    false_leaf: list[int] = field(default_factory=list)
+    leaf_weights: list[float] = field(default_factory=list)
+    leaf_targets: list[int] = field(default_factory=list)
+
+    def add(self, tree: Tree) -> None:
+        """Add the nodes of a tree."""
+        first = len(self.features)
+        self.roots.append(first)
+        if tree.left[0] < 0:  # a single leaf: both ways of a node lead to it
+            self._add_node(0, 0.0, bool(tree.missing_left[0]))
+            for ways, are_leaves in self._ways():
+                self._add_leaf(tree, 0, ways, are_leaves)
+            return
+        inner = np.flatnonzero(tree.left >= 0)
+        # The root is node 0, so it stays the first.
+        place = {int(node): first + number for number, node in enumerate(inner)}
+        for node in inner:
+            self._add_node(int(tree.feature[node]), float(tree.split[node]), bool(tree.missing_left[node]))
+            for (ways, are_leaves), children in zip(self._ways(), (tree.left, tree.right), strict=True):
+                child = int(children[node])
+                if child in place:
+                    ways.append(place[child])
+                    are_leaves.append(0)
+                else:
+                    self._add_leaf(tree, child, ways, are_leaves)
+
+    def _ways(self) -> tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]:
+        return (self.true, self.true_leaf), (self.false, self.false_leaf)
+
+    def _add_node(self, feature: int, split: float, missing_left: bool) -> None:
+        self.features.append(feature)
+        self.splits.append(split)
+        self.missing.append(int(missing_left))
+
+    def _add_leaf(self, tree: Tree, node: int, ways: list[int], are_leaves: list[int]) -> None:
+        ways.append(len(self.leaf_weights))
+        are_leaves.append(1)
+        self.leaf_weights.append(float(tree.value[node]))
+        self.leaf_targets.append(tree.target)
 
 
 def rounded(graph: Graph, rows: str) -> str:
