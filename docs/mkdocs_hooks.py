@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from typing import Any
@@ -88,7 +89,8 @@ def _command(name: str, command: click.Command) -> str:
     options = [row for parameter in command.get_params(context) if (row := _option(parameter, context))]
     usage = command.get_usage(context).removeprefix("Usage: ")
     about = inspect.cleandoc(command.help or "").replace("\b\n", "").replace("<", "&lt;")
-    return f"### `{name}`\n\n```text\n{usage}\n```\n\n{about}\n\n{_table(('option', 'meaning'), options)}"
+    table = _table(("option", "meaning"), options) if options else ""
+    return f"### `{name}`\n\n```text\n{usage}\n```\n\n{about}\n\n{table}"
 
 
 def commands() -> str:
@@ -97,11 +99,15 @@ def commands() -> str:
     from registry_tools.cli.main import cli as registry_tools
 
     programs = {"registry-tools": registry_tools, "python -m pipeline": pipeline}
-    return "\n".join(
-        _command(f"{program} {name}", command)
-        for program, group in programs.items()
-        for name, command in group.commands.items()
-    )
+    return "\n".join(_command(name, each) for program in programs.items() for name, each in _leaves(*program))
+
+
+def _leaves(name: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Yield each command of a group with its full name, and the commands of the groups in it."""
+    for word, command in group.commands.items():
+        yield f"{name} {word}", command
+        if isinstance(command, click.Group):
+            yield from _leaves(f"{name} {word}", command)
 
 
 def _meanings(entry: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from registry_tools.errors import (
     InvalidReference,
     MoveRefused,
     NotFound,
+    PolicyError,
     PromotionError,
     RegistryToolsError,
     RegistryUnavailable,
@@ -26,6 +27,7 @@ from registry_tools.errors import (
 )
 
 if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the same
+    from registry_tools.api.evidence import evaluate
     from registry_tools.api.listing import get_version, history, list_models, list_versions
     from registry_tools.api.scoring import score
     from registry_tools.api.stages import promote, rollback, unset
@@ -44,8 +46,10 @@ if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the sa
     from registry_tools.models.loader import load_model
     from registry_tools.promotion.event import Event
     from registry_tools.promotion.promote import Promotion
+    from registry_tools.promotion.signed_verdict import SignedVerdict
 
 _MODULES = {
+    "api.evidence": ("evaluate",),
     "api.listing": ("get_version", "history", "list_models", "list_versions"),
     "api.scoring": ("score",),
     "api.stages": ("promote", "rollback", "unset"),
@@ -64,6 +68,7 @@ _MODULES = {
     "models.loader": ("load_model",),
     "promotion.event": ("Event",),
     "promotion.promote": ("Promotion",),
+    "promotion.signed_verdict": ("SignedVerdict",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -86,6 +91,7 @@ __all__ = [
     "ModelList",
     "MoveRefused",
     "NotFound",
+    "PolicyError",
     "Promotion",
     "PromotionError",
     "RegisteredModelInfo",
@@ -94,6 +100,7 @@ __all__ = [
     "RegistryToolsError",
     "RegistryUnavailable",
     "ScoringSummary",
+    "SignedVerdict",
     "StageMoved",
     "UnsupportedOperation",
     "Verdict",
@@ -103,6 +110,7 @@ __all__ = [
     "adopt",
     "compare",
     "copy",
+    "evaluate",
     "get_version",
     "history",
     "list_models",

@@ -74,7 +74,7 @@ class PromotionError(RegistryToolsError):
 
 
 class GateRefused(PromotionError):
-    """A gate refused a promotion; `promotion` is a `promote.Promotion` with the verdict."""
+    """A gate refused; `promotion` is a `Promotion` or a `SignedVerdict` with the verdict."""
 
     exit_code = 3
 

@@ -11,8 +11,10 @@ import yaml
 
 from registry_tools.errors import PolicyError
 from registry_tools.evaluation.gates.comparison import RULES
-from registry_tools.policy.definition import GateRules, Policy, parse_duration
+from registry_tools.policy.definition import GateRules, Policy, StageRules, parse_duration
 from registry_tools.policy.policy_file import POLICY_VARIABLE, find_policy, load_policy
+from tests.support.constants import ROOT
+from tests.support.documents import fenced
 from tests.support.policies import MODEL, NOW, STAGE, make_policy, policy_content, rules_of, write_policy
 
 
@@ -190,3 +192,12 @@ def test_durations_have_a_unit_and_bounds() -> None:
     for text in ("0d", "7", "7w", "-1d", "3651d", "9999999d", "٣d", "1d "):
         with pytest.raises(ValueError, match="is not a time"):
             parse_duration(text)
+
+
+def test_the_policy_of_the_reference_is_valid_and_the_tables_have_every_field() -> None:
+    page = (ROOT / "docs" / "reference" / "policy.md").read_text()
+    (block,) = [text for language, text in fenced(page) if language == "yaml"]
+    assert Policy.model_validate(yaml.safe_load(block)).stage("iris-2", "production") is not None
+    for part in (Policy, StageRules, GateRules):
+        for name, field in part.model_fields.items():
+            assert f"`{field.alias or name}" in page, name
