@@ -84,6 +84,11 @@ def _hosts(given: str) -> tuple[str, ...]:
     "--api-key-file", metavar="FILE",
     help="Accept only requests with a key from this file: one key per line; # begins a comment line.",
 )  # fmt: skip
+@click.option(
+    "--webhook-secret-file", metavar="FILE",
+    help="Poll the stage at once when MLflow sends a webhook that is signed with a secret from this file, "
+    "to POST /webhooks/mlflow: one secret per line; # begins a comment line.",
+)  # fmt: skip
 @click.option("--ssl-certfile", metavar="FILE", help="Serve HTTPS with this certificate.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The private key of that certificate.")
 @click.option(
@@ -136,6 +141,7 @@ def serve(
     ref: str,
     allowed_hosts: str,
     api_key_file: str | None,
+    webhook_secret_file: str | None,
     max_body: int,
     trial_memory: int,
     trial_seconds: int,
@@ -146,9 +152,9 @@ def serve(
     If REF is a stage, the server follows it: after a promotion it serves the new version without a
     restart.
     """
-    for each in (ref, options["shadow"]):
-        if each is not None:
-            parse_ref(each)
+    refs = [parse_ref(each) for each in (ref, options["shadow"]) if each is not None]
+    if webhook_secret_file and all(each.stage is None for each in refs):
+        raise click.UsageError(f"--webhook-secret-file needs a stage to follow, and {ref} is one version")
     if options["sample"] < 1 and options["log_predictions"] is None:
         raise click.UsageError("--sample needs --log-predictions")
     from registry_tools.processes import MEBIBYTE, ResourceLimits
@@ -160,6 +166,7 @@ def serve(
         ref=ref,
         allowed_hosts=_hosts(allowed_hosts),
         api_keys=read_key_file(api_key_file) if api_key_file else (),
+        webhook_secrets=read_key_file(webhook_secret_file, "secret") if webhook_secret_file else (),
         max_body=max_body * MEBIBYTE,
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
         **options,  # the other options, named as the settings

@@ -29,8 +29,15 @@ class ApiKeys:
         return not self._known or any(matches)
 
 
-def read_key_file(path: str) -> tuple[str, ...]:
+def read_key_file(path: str, noun: str = "key") -> tuple[str, ...]:
     """Read a key file, which has one key per line; empty lines and lines that begin with `#` are skipped.
+
+    Parameters
+    ----------
+    path
+        The file.
+    noun
+        The name of a key in messages.
 
     Raises
     ------
@@ -40,9 +47,9 @@ def read_key_file(path: str) -> tuple[str, ...]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
     except OSError as error:
-        raise InputError(f"{path}: the key file cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path}: the {noun} file cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the key file is not UTF-8 text; save it as UTF-8") from error
+        raise InputError(f"{path}: the {noun} file is not UTF-8 text; save it as UTF-8") from error
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
         key = line.strip()
@@ -50,10 +57,10 @@ def read_key_file(path: str) -> tuple[str, ...]:
             continue
         if not key.isprintable() or " " in key:
             raise InputError(
-                f"{path}, line {number}: a key has no spaces or control characters; "
+                f"{path}, line {number}: a {noun} has no spaces or control characters; "
                 "write comments on separate lines that begin with #"
             )
         keys.append(key)
     if not keys:
-        raise InputError(f"{path}: the key file has no key; write one on each line")
+        raise InputError(f"{path}: the {noun} file has no {noun}; write one on each line")
     return tuple(keys)

@@ -49,8 +49,12 @@ class Control:
         self._send("error", error[:_LONGEST_ERROR])
 
     def send_refresh(self) -> None:
-        """Ask the parent to make the other workers poll the registry at once."""
+        """Ask the parent to make the other processes poll the registry at once, as `/-/refresh` does."""
         self._send("refresh")
+
+    def send_poll(self) -> None:
+        """Ask the parent to make the other processes poll the registry at once."""
+        self._send("poll")
 
     def request_trial(self, artifact: ModelArtifact, seconds: float) -> str | None:
         """Have the parent try a version; return the reason if it fails, None if it passes.
@@ -79,6 +83,12 @@ class Control:
     def _send(self, kind: str, text: str = "", *connections: socket.socket) -> None:
         message = json.dumps([os.getpid(), kind, text]).encode()
         socket.send_fds(self.outbox, [message], [each.fileno() for each in connections])
+
+    def on_poll(self, poll: Callable[[bool], object]) -> None:
+        """Call a function when the parent asks for a poll; with True if a failed version is retried."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, poll, True)
+        loop.add_signal_handler(signal.SIGUSR1, poll, False)
 
     def on_end(self, end: Callable[[], object]) -> None:
         """Call a function when the parent sends SIGTERM or has ended."""

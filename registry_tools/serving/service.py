@@ -47,6 +47,7 @@ class InferenceService:
         self.rollout_status: dict[str, Any] = {}
         self.reports: dict[str, Callable[[], dict[str, Any]]] = {}  # for `/model`, by observer
         self.refresh: Callable[[], Awaitable[None]] | None = None
+        self.poll_soon: Callable[[], None] = lambda: None  # of all processes; set by the worker
         self._reserved = 0
         # Whether every request gets an id, for the prediction log or the access log.
         self.needs_request_ids = bool(settings.log_predictions or settings.access_log)

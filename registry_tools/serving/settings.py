@@ -34,6 +34,7 @@ class Settings:
     policy: TrustPolicy = field(default_factory=TrustPolicy)
     tracking_uri: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     trial_limits: ResourceLimits = field(default_factory=ResourceLimits)
 
     @property

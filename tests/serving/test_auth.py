@@ -63,3 +63,5 @@ def test_a_key_file_without_usable_keys_is_refused(tmp_path: Path, content: byte
 def test_a_key_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: the key file cannot be read: No such file"):
         read_key_file(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"nowhere: the secret file cannot be read: No such file"):
+        read_key_file(str(tmp_path / "nowhere"), "secret")

@@ -62,8 +62,8 @@ def signal_socket(numbers: Collection[signal.Signals]) -> Iterator[socket.socket
 def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
     """Fork; the child has none of the handlers of these signals.
 
-    It ignores Ctrl-C, which the parent handles, and SIGHUP, until it follows a stage. The other signals
-    have their default action, and none of them is lost.
+    It ignores Ctrl-C, which the parent handles, and SIGHUP and SIGUSR1, until it follows a stage. The other
+    signals have their default action, and none of them is lost.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def fork_without_handlers(numbers: Collection[signal.Signals]) -> int:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for number in numbers:
-                is_ignored = number in {signal.SIGINT, signal.SIGHUP}
+                is_ignored = number in {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
                 signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
         return pid
 

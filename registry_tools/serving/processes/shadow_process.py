@@ -8,7 +8,6 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import socket
 import time
 from collections import Counter
@@ -137,7 +136,7 @@ async def _compare(settings: Settings, feed: socket.socket, control: Control) ->
 
     with contextlib.closing(StageFollower(settings, control, shadow.swap, metrics)) as follower:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, follower.wake)
+        control.on_poll(follower.wake)
         loop.add_reader(feed, read)
         follower.wake()
         settle_memory()

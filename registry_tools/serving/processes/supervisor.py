@@ -36,7 +36,8 @@ _MIN_UPTIME = 10.0  # seconds; a process that ran for a shorter time is restarte
 _MAX_BACKOFF = 30.0
 _START_SECONDS = 60.0  # in addition to the time to load a version; then a process that is not ready is killed
 _END_SECONDS = 5.0  # in addition to the time that a request may take
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_POLLS = (signal.SIGHUP, signal.SIGUSR1)  # the supervisor passes them on
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, *_POLLS)
 
 
 @dataclass(eq=False)
@@ -112,11 +113,11 @@ class Supervisor:
     def _on_signals(self, numbers: set[int]) -> None:
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._end()
-        if signal.SIGHUP in numbers:
-            self._send_signal(signal.SIGHUP)
+        for number in numbers & set(_POLLS):
+            self._send_signal(number)
         self._reap()
 
-    def _send_signal(self, number: signal.Signals, but: int | None = None) -> None:
+    def _send_signal(self, number: int, but: int | None = None) -> None:
         for pid in self._running:
             if pid != but:
                 os.kill(pid, number)
@@ -185,6 +186,8 @@ class Supervisor:
                 self._start_trial(ModelArtifact.from_json(text), socket.socket(fileno=descriptors[0]))
             elif kind == "refresh":
                 self._send_signal(signal.SIGHUP, but=pid)
+            elif kind == "poll":
+                self._send_signal(signal.SIGUSR1, but=pid)
             elif child is None:
                 _log.warning("a message of process %s, which this server did not start, is ignored", pid)
             elif kind == "ready":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -71,7 +70,7 @@ async def _serve(service: InferenceService, listening: socket.socket, control: C
     with closing(StageFollower(service.settings, control, swap, service.metrics)) as follower:
         service.rollout_status = follower.state
         # Before the stage is read for the first time, so that no signal to read it again is lost.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.wake)
+        control.on_poll(follower.wake)
         starting = asyncio.ensure_future(follower.start())
         control.on_end(starting.cancel)
         artifact = await starting
@@ -81,7 +80,11 @@ async def _serve(service: InferenceService, listening: socket.socket, control: C
             await follower.refresh()
             control.send_refresh()
 
-        service.refresh = refresh
+        def poll_soon() -> None:
+            follower.wake()
+            control.send_poll()
+
+        service.refresh, service.poll_soon = refresh, poll_soon
         following = asyncio.create_task(follower.follow())
         settle_memory()
         listening.listen(BACKLOG)

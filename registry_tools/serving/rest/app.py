@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -17,7 +17,7 @@ import orjson
 from registry_tools.serving import uvicorn_internals
 from registry_tools.serving.engine.request_steps import RequestSteps, current_steps
 from registry_tools.serving.errors import RETRY_LATER, Headers, RequestRefused, refusal_of
-from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status
+from registry_tools.serving.rest import mlflow, open_inference, openapi, predict, status, webhooks
 from registry_tools.serving.rest.connection_rules import ConnectionRules, too_large
 from registry_tools.serving.rest.messages import SMALL_BODY, ClientDisconnected, Reply, Request
 from registry_tools.serving.rest.open_inference import pattern_of
@@ -37,9 +37,10 @@ class Route:
     """The endpoints of one path by HTTP method, and the error format of its protocol."""
 
     name: str
-    methods: dict[str, Endpoint]
+    methods: Mapping[str, Endpoint]
     error: Callable[[int, str], Reply]
     probe: bool = False  # a health check, which needs no key
+    signed: bool = False  # a webhook, which is small and has a signature instead of a key
 
 
 class HttpApp:
@@ -78,7 +79,7 @@ class HttpApp:
 
     async def _handle_traced(self, route: Route, request: Request) -> Reply:
         """Handle a request; if it is a prediction, export its trace after the response."""
-        if self._tracer is None or request.method != "POST":
+        if self._tracer is None or request.method != "POST" or route.signed:
             return await self._handle(route, request)
         steps = request.steps = RequestSteps()
         current_steps.set(steps)  # uvicorn runs each request in a separate task
@@ -120,7 +121,8 @@ class HttpApp:
             try:
                 message = await request.receive()
                 if message.get("more_body", True) or len(message["body"]) > SMALL_BODY:
-                    await self._read_body(request, message)
+                    most = SMALL_BODY if route.signed else self.settings.max_body
+                    await self._read_body(request, message, most)
                 else:
                     request.body = message["body"]
                     request.reading = False
@@ -145,7 +147,7 @@ class HttpApp:
             return Reply(reply.body, reply.status, [*reply.headers, *refused.headers])
 
     def _authorize(self, route: Route, request: Request) -> Endpoint:
-        if not route.probe and not self._keys.allows(
+        if not (route.probe or route.signed) and not self._keys.allows(
             request.headers.get(b"authorization", b""), request.headers.get(b"x-api-key")
         ):
             raise RequestRefused(401, "this request needs a key: send Authorization: Bearer KEY", _BEARER)
@@ -159,8 +161,8 @@ class HttpApp:
             )
         return endpoint
 
-    async def _read_body(self, request: Request, message: dict[str, Any]) -> None:
-        """Read the rest of a body after its first part.
+    async def _read_body(self, request: Request, message: dict[str, Any], most: int) -> None:
+        """Read the rest of a body of at most so many bytes, after its first part.
 
         Raises
         ------
@@ -169,7 +171,6 @@ class HttpApp:
         ClientDisconnected
             If the client closed the connection before the end of the body.
         """
-        most = self.settings.max_body
         parts: list[bytes] = []
         size = 0
         while True:
@@ -227,11 +228,14 @@ _UNKNOWN = Route("unknown", {}, _plain_error)
 
 
 def _routes() -> dict[str, Route]:
-    return {
+    routes = {
         path: Route(path, methods, getattr(module, "error", _plain_error), path in module.PROBES)
         for module in (mlflow, predict, open_inference, status, openapi)
         for path, methods in module.ROUTES.items()
     }
+    for path, methods in webhooks.ROUTES.items():
+        routes[path] = Route(path, methods, _plain_error, signed=True)
+    return routes
 
 
 async def _send(send: Any, request: Request, reply: Reply, unread: bool) -> None:

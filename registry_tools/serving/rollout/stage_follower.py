@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -86,6 +87,7 @@ class StageFollower:
         self._observer = observer
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._forced = False  # whether the next poll retries a failed version
         self._failed: Identity | None = None  # the last version that was not rolled out
         self._tries = 0
         self._next_try = 0.0
@@ -134,15 +136,18 @@ class StageFollower:
         """Poll the registry until cancelled; return at once for a version number, which never changes."""
         while self.current is None or self.current.stage is not None:
             delay = self._settings.poll * random.uniform(0.8, 1.0)
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), delay)
-                self._wake.clear()
-                await self.refresh()
-            except asyncio.TimeoutError:
-                await self.refresh(force=False)
+            self._wake.clear()
+            forced, self._forced = self._forced, False
+            await self.refresh(forced)
 
-    def wake(self) -> None:
-        """Make `follow` poll at once."""
+    def wake(self, force: bool = False) -> None:
+        """Make `follow` poll at once, or once more after a poll in progress, however often it is called.
+
+        With `force`, that poll also retries a version that failed, without waiting for its backoff.
+        """
+        self._forced |= force
         self._wake.set()
 
     async def refresh(self, force: bool = True) -> None:
