@@ -103,26 +103,51 @@ ALIAS = {"entity": "model_version_alias", "action": "created"}
 @pytest.mark.parametrize(
     ("make", "status", "message"),
     [
-        (lambda: signed(content(), "another-secret"), 401, "signature"),
-        (lambda: signed(content(), "the-key"), 401, "signature"),
-        (lambda: {**signed(content()), "content": content(alias="staging")}, 401, "signature"),
-        (lambda: without(WEBHOOK_SIGNATURE_HEADER, signed(content())), 401, "signature"),
-        (lambda: without(WEBHOOK_TIMESTAMP_HEADER, signed(content())), 401, "signature"),
-        (lambda: without(WEBHOOK_DELIVERY_ID_HEADER, signed(content())), 401, "signature"),
-        (lambda: {"content": content()}, 401, "signature"),
-        (lambda: signed(content(), age=330), 401, "not sent within 300 s"),
-        (lambda: signed(content(), age=-330), 401, "not sent within 300 s"),
-        (lambda: signed(content(), sent_at="yesterday"), 401, "not sent within 300 s"),
-        (lambda: signed(content() + " " * (1 << 16)), 413, "larger than 65536 bytes"),
-        (lambda: signed("{"), 400, "JSON"),
-        (lambda: signed(""), 400, "JSON"),
-        (lambda: signed("[1]"), 400, "not a webhook"),
-        (lambda: signed("{}"), 400, "not a webhook"),
-        (lambda: signed(json.dumps(ALIAS)), 400, "not a webhook"),
-        (lambda: signed(json.dumps({**ALIAS, "data": {"name": 1, "alias": []}})), 400, "not a webhook"),
-        (lambda: signed(content(name="another")), 200, "ignored"),
-        (lambda: signed(content(alias="staging")), 200, "ignored"),
-        (lambda: signed(content(entity="model_version_tag")), 200, "ignored"),
+        pytest.param(lambda: signed(content(), "another-secret"), 401, "signature", id="another secret"),
+        pytest.param(lambda: signed(content(), "the-key"), 401, "signature", id="a key of a client"),
+        pytest.param(
+            lambda: {**signed(content()), "content": content(alias="staging")},
+            401,
+            "signature",
+            id="a changed body",
+        ),
+        pytest.param(
+            lambda: without(WEBHOOK_SIGNATURE_HEADER, signed(content())), 401, "signature", id="no signature"
+        ),
+        pytest.param(
+            lambda: without(WEBHOOK_TIMESTAMP_HEADER, signed(content())), 401, "signature", id="no time"
+        ),
+        pytest.param(
+            lambda: without(WEBHOOK_DELIVERY_ID_HEADER, signed(content())), 401, "signature", id="no id"
+        ),
+        pytest.param(lambda: {"content": content()}, 401, "signature", id="no headers"),
+        pytest.param(lambda: signed(content(), age=330), 401, "not sent within 300 s", id="five minutes old"),
+        pytest.param(
+            lambda: signed(content(), age=-330), 401, "not sent within 300 s", id="five minutes early"
+        ),
+        pytest.param(
+            lambda: signed(content(), sent_at="yesterday"),
+            401,
+            "not sent within 300 s",
+            id="no number as time",
+        ),
+        pytest.param(
+            lambda: signed(content() + " " * (1 << 16)), 413, "larger than 65536 bytes", id="too large"
+        ),
+        pytest.param(lambda: signed("{"), 400, "JSON", id="no JSON"),
+        pytest.param(lambda: signed(""), 400, "JSON", id="empty"),
+        pytest.param(lambda: signed("[1]"), 400, "not a webhook", id="a list"),
+        pytest.param(lambda: signed("{}"), 400, "not a webhook", id="an empty object"),
+        pytest.param(lambda: signed(json.dumps(ALIAS)), 400, "not a webhook", id="no data"),
+        pytest.param(
+            lambda: signed(json.dumps({**ALIAS, "data": {"name": 1, "alias": []}})),
+            400,
+            "not a webhook",
+            id="data of other types",
+        ),
+        pytest.param(lambda: signed(content(name="another")), 200, "ignored", id="another model"),
+        pytest.param(lambda: signed(content(alias="staging")), 200, "ignored", id="another stage"),
+        pytest.param(lambda: signed(content(entity="model_version_tag")), 200, "ignored", id="another event"),
     ],
 )
 def test_a_webhook_that_is_forged_old_malformed_or_of_no_concern_changes_nothing(
