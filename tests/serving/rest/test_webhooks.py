@@ -187,12 +187,12 @@ def test_a_webhook_reaches_every_worker_and_the_shadow(
     options = ("--workers", workers, "--shadow", f"{model}@staging", *NEVER)
     client = serve(f"{model}@production", *options, "--webhook-secret-file", write_secrets(tmp_path))
     eventually(lambda: len(server_processes(client)) == int(workers) + 1)
-    eventually(lambda: client.get("/model").json()["shadow"]["version"] == 1)
+    eventually(lambda: client.get("/model").json()["shadow"].get("version") == 1)
     for stage in ("production", "staging"):
         stages.move_alias(local.client, model, stage, 2)
         assert send(client, signed(content(model, stage))).status_code == 202
     eventually(lambda: versions(client) == {2})
-    eventually(lambda: client.get("/model").json()["shadow"]["version"] == 2)
+    eventually(lambda: client.get("/model").json()["shadow"].get("version") == 2)
 
 
 @pytest.mark.slow
