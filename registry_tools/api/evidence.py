@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from registry_tools.errors import InputError, PolicyError
+from registry_tools.errors import InputError
 from registry_tools.evaluation.eval_data import read_optional_eval_data
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models.signing import PASSWORD_VARIABLE
 from registry_tools.models.trust_policy import TrustPolicy
-from registry_tools.policy.definition import Policy, parse_duration
-from registry_tools.policy.policy_file import DEFAULT_FILE, POLICY_VARIABLE, find_policy
+from registry_tools.policy.definition import parse_duration
+from registry_tools.policy.policy_file import require_policy
 from registry_tools.promotion.signed_verdict import SignedVerdict, evaluate_for_stage
 from registry_tools.refs import parse_ref, stage_name
 
@@ -103,19 +103,3 @@ def evaluate(
         eval_data=read_optional_eval_data(eval_data, target),
         trust=TrustPolicy.from_environment(trust, allow_code, public_key),
     )
-
-
-def require_policy(path: str | Path | None) -> Policy:
-    """Return the policy, which must exist.
-
-    Raises
-    ------
-    PolicyError
-        If there is no file, or it is not a valid policy.
-    """
-    found = find_policy(Path(path) if path is not None else None)
-    if found is None:
-        raise PolicyError(
-            f"there is no policy: write {DEFAULT_FILE}, or name the file with --policy or {POLICY_VARIABLE}"
-        )
-    return found

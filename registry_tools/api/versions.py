@@ -18,6 +18,7 @@ from registry_tools.models import copy as copies
 from registry_tools.models import joblib_file
 from registry_tools.models.copy import CopiedVersion
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.policy_file import find_policy
 from registry_tools.promotion import recovery
 from registry_tools.refs import model_name, parse_ref
 
@@ -90,7 +91,9 @@ def verify(
     allow_code: bool = False,
     public_key: str | None = None,
 ) -> Verdict:
-    """Check the files, the format and the recorded predictions of a version, and its history.
+    """Check the files, the format, the recorded predictions and the verdicts of a version, and its history.
+
+    The policy in REGISTRY_TOOLS_POLICY, else `registry.yaml` in your folder, checks the verdicts.
 
     Parameters
     ----------
@@ -120,7 +123,7 @@ def verify(
     (True, [])
     """
     model_ref, policy = parse_ref(ref), TrustPolicy.from_environment(trust, allow_code, public_key)
-    return recovery.verify(connect(tracking_uri), model_ref, policy)
+    return recovery.verify(connect(tracking_uri), model_ref, policy, find_policy())
 
 
 def copy(

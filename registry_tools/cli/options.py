@@ -126,3 +126,10 @@ def check_eval_data(eval_data: str | None, target: str | None) -> None:
 html_option = click.option(
     "--html", metavar="FILE", help="Write the result to this file as one self-contained page."
 )
+
+policy_option = click.option(
+    "--policy",
+    "policy_file",
+    metavar="FILE",
+    help="The policy of the registry. Default: REGISTRY_TOOLS_POLICY, else ./registry.yaml.",
+)

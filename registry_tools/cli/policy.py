@@ -12,6 +12,7 @@ from registry_tools.cli.options import (
     common_options,
     eval_data_options,
     json_option,
+    policy_option,
     trust_options,
     verbose_option,
 )
@@ -21,10 +22,6 @@ from registry_tools.refs import ModelRef, model_name, parse_ref, stage_name
 if TYPE_CHECKING:
     from registry_tools.policy.definition import Policy
     from registry_tools.promotion.signed_verdict import SignedVerdict
-
-policy_option = click.option(
-    "--policy", metavar="FILE", help="The policy. Default: REGISTRY_TOOLS_POLICY, else ./registry.yaml."
-)
 
 
 @click.command("evaluate")
@@ -42,7 +39,9 @@ policy_option = click.option(
 @eval_data_options
 @trust_options
 @common_options
-def evaluate_command(ref: str, stage: str, loading: dict[str, Any], as_json: bool, **options: Any) -> None:
+def evaluate_command(
+    ref: str, stage: str, policy_file: str | None, loading: dict[str, Any], as_json: bool, **options: Any
+) -> None:
     """Evaluate the version REF for a protected stage, and sign the verdict.
 
     The gates and their options are those in the policy. If all pass, the command stores the signed verdict
@@ -54,7 +53,7 @@ def evaluate_command(ref: str, stage: str, loading: dict[str, Any], as_json: boo
     from registry_tools.errors import GateRefused
 
     try:
-        result = evidence.evaluate(ref, stage, **options, **loading)
+        result = evidence.evaluate(ref, stage, policy=policy_file, **options, **loading)
     except GateRefused as error:
         _print_verdict(error.promotion, as_json)
         raise GateRefused(refused_by(error.promotion.verdict, str(error)), error.promotion) from error
@@ -86,8 +85,8 @@ def check(file: str | None, as_json: bool) -> None:
 
     Without FILE, the command checks REGISTRY_TOOLS_POLICY, else ./registry.yaml.
     """
-    from registry_tools.api.evidence import require_policy
     from registry_tools.errors import PolicyError
+    from registry_tools.policy.policy_file import require_policy
 
     try:
         found = require_policy(file)
@@ -114,7 +113,7 @@ def check(file: str | None, as_json: bool) -> None:
 @click.argument("stage")
 @policy_option
 @common_options
-def explain(model: str, stage: str, policy: str | None, as_json: bool, tracking_uri: str | None) -> None:
+def explain(model: str, stage: str, policy_file: str | None, as_json: bool, tracking_uri: str | None) -> None:
     """Explain the rules for a STAGE of MODEL.
 
     If MODEL is a reference to a version, such as iris/3, the command also prints the conditions of a
@@ -122,10 +121,10 @@ def explain(model: str, stage: str, policy: str | None, as_json: bool, tracking_
     """
     where = stage_name(stage)
     ref = parse_ref(model) if any(c in model for c in "/@") else ModelRef(model_name(model))
-    from registry_tools.api.evidence import require_policy
     from registry_tools.policy import explanation
+    from registry_tools.policy.policy_file import require_policy
 
-    rules = require_policy(policy)
+    rules = require_policy(policy_file)
     found = rules.stage(ref.name, where)
     version, gaps = None, None
     if ref.version is not None or ref.stage is not None:

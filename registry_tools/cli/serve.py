@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from registry_tools.cli.options import loading_options, tracking_option, verbose_option
+from registry_tools.cli.options import loading_options, policy_option, tracking_option, verbose_option
 from registry_tools.refs import parse_ref
 from registry_tools.terminal import log_times
 
@@ -134,6 +134,11 @@ def _hosts(given: str) -> tuple[str, ...]:
     "--trial-seconds", type=click.IntRange(1, 600), default=60, show_default=True, metavar="N",
     help="The processor time that this process may use.",
 )  # fmt: skip
+@click.option(
+    "--require-verdict", is_flag=True,
+    help="Serve only versions that entered the stage with a verdict of an evaluator in the policy.",
+)  # fmt: skip
+@policy_option
 @loading_options
 @tracking_option
 @verbose_option
@@ -145,6 +150,8 @@ def serve(
     max_body: int,
     trial_memory: int,
     trial_seconds: int,
+    require_verdict: bool,
+    policy_file: str | None,
     **options: Any,
 ) -> int:
     """Serve the version REF over HTTP.
@@ -157,6 +164,15 @@ def serve(
         raise click.UsageError(f"--webhook-secret-file needs a stage to follow, and {ref} is one version")
     if options["sample"] < 1 and options["log_predictions"] is None:
         raise click.UsageError("--sample needs --log-predictions")
+    if policy_file is not None and not require_verdict:
+        raise click.UsageError("--policy needs --require-verdict")
+    verdicts = None
+    if require_verdict:
+        from registry_tools.policy.policy_file import require_policy
+        from registry_tools.policy.stage_entry import require_stage
+
+        require_stage(parse_ref(ref).name, parse_ref(ref).stage)
+        verdicts = require_policy(policy_file)
     from registry_tools.processes import MEBIBYTE, ResourceLimits
     from registry_tools.serving import serve as serving
     from registry_tools.serving.auth import read_key_file
@@ -169,6 +185,7 @@ def serve(
         webhook_secrets=read_key_file(webhook_secret_file, "secret") if webhook_secret_file else (),
         max_body=max_body * MEBIBYTE,
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
+        verdicts=verdicts,
         **options,  # the other options, named as the settings
     )
     log_times()

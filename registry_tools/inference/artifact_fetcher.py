@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry_tools.errors import VerificationError
 from registry_tools.files.temp_files import locked, make_temp_folder
 from registry_tools.inference.model_artifact import Identity, ModelArtifact
 from registry_tools.mlflow_store import registry
@@ -23,8 +24,11 @@ from registry_tools.refs import ModelRef
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from registry_tools.policy.definition import Policy
+
 _KEPT_VERSIONS = 3
 _RECORD = "artifact.json"  # of a version in the cache
+_VERDICT = "verdict.json"  # with which the version entered its stage, if one is required
 # The rows of a version are not needed to serve it.
 _EVIDENCE = ("recorded_predictions.json", manifest.MANIFEST_FILE, manifest.SIGNATURE_FILE)
 
@@ -33,10 +37,27 @@ class ArtifactFetcher:
     """Fetches and verifies the versions of one reference, and keeps them in folders of this process."""
 
     def __init__(
-        self, ref: ModelRef, policy: TrustPolicy, tracking_uri: str | None, cache: Path | None
+        self,
+        ref: ModelRef,
+        policy: TrustPolicy,
+        tracking_uri: str | None,
+        cache: Path | None,
+        verdicts: Policy | None = None,
     ) -> None:
+        """Create a fetcher.
+
+        Parameters
+        ----------
+        ref, policy, tracking_uri
+            The reference, the types and keys to trust, and the registry.
+        cache
+            A folder for the version that is served; None keeps none.
+        verdicts
+            The policy with the keys of the evaluators; with it, each version needs a verdict.
+        """
         self.ref = ref
         self._policy = policy
+        self._verdicts = verdicts
         self._uri = tracking_uri
         self._cache = cache / ref.name / (ref.stage or str(ref.version)) if cache is not None else None
         self._scratch = make_temp_folder("serving")
@@ -58,15 +79,20 @@ class ArtifactFetcher:
         return registry.find_version(self._client, self.ref)
 
     def fetch(self, version: VersionInfo) -> ModelArtifact:
-        """Return a version's files, compared with its digest and, if asked, its signature.
+        """Return a version's files, compared with its digest and, if asked, its signature and verdict.
 
         Raises
         ------
         VerificationError
-            If they differ from the registered files.
+            If they differ from the registered files, or the version lacks a required verdict.
         """
+        verdict = None
+        if self._verdicts is not None:
+            verdict = loader.check_verdict(version, self.ref.stage, self._verdicts)
         key = (version.version, version.run_id, version.digest)
         artifact = self._fetched.pop(key, None) or self._fetch(version)
+        if verdict is not None:
+            Path(artifact.folder, _VERDICT).write_text(verdict)
         self._fetched[key] = artifact  # the youngest
         for old in list(self._fetched)[:-_KEPT_VERSIONS]:
             # The served version may be read again: by a worker that starts, for an unusual request.
@@ -100,7 +126,9 @@ class ArtifactFetcher:
             return
         self._cache.mkdir(parents=True, exist_ok=True)
         with locked(self._cache / "lock"):  # the workers of a server share the cache
-            if _cached_identity(self._cache / "current") != artifact.identity:
+            current = self._cache / "current"
+            same_verdict = _read_verdict(current) == _read_verdict(Path(artifact.folder))
+            if _cached_identity(current) != artifact.identity or not same_verdict:
                 _write_cache(artifact, self._cache)
 
     def read_cached(self) -> ModelArtifact | None:
@@ -109,7 +137,7 @@ class ArtifactFetcher:
         Raises
         ------
         VerificationError
-            If its files were changed since.
+            If its files were changed since, or it lacks a required verdict.
         """
         if self._cache is None:
             return None
@@ -126,6 +154,8 @@ class ArtifactFetcher:
             manifest.check_files(artifact.model, artifact.digest or files)
             if self._policy.public_key is not None:
                 loader.check_signature(artifact.model, copy, self._policy.public_key)
+            if self._verdicts is not None:
+                _check_cached_verdict(artifact, copy, self._verdicts)
         return artifact
 
     @functools.cached_property
@@ -156,6 +186,26 @@ def _write_cache(artifact: ModelArtifact, folder: Path) -> None:
     for other in folder.iterdir():
         if other.name not in {"current", "lock", new.name}:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _read_verdict(folder: Path) -> str | None:
+    """Return the verdict in the folder of a version; None if it has none."""
+    try:
+        return (folder / _VERDICT).read_text()
+    except OSError:
+        return None
+
+
+def _check_cached_verdict(artifact: ModelArtifact, folder: Path, verdicts: Policy) -> None:
+    from registry_tools.policy.stage_entry import check_entry, require_stage
+
+    verdict, found = _read_verdict(folder), manifest.read_manifest(folder)
+    if verdict is None:
+        raise VerificationError(f"{artifact} in the cache has no verdict, and a verdict is required")
+    evidence = manifest.digest_of(found.evidence) if found is not None else None
+    digests = {"model": artifact.digest, "evidence": evidence}
+    stage = require_stage(artifact.name, artifact.stage)
+    check_entry(verdicts, artifact.name, artifact.version, stage, verdict, digests)
 
 
 def _cached_identity(folder: Path) -> Identity | None:

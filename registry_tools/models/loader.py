@@ -23,6 +23,8 @@ from registry_tools.refs import ModelRef, parse_ref
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from registry_tools.policy.definition import Policy
+
 
 def load_model(
     ref: str,
@@ -32,6 +34,7 @@ def load_model(
     trust: Sequence[str] = (),
     allow_code: bool = False,
     public_key: str | None = None,
+    require_verdict: bool = False,
 ) -> LoadedModel:
     """Load a version of a registered model, after verifying its files and its types.
 
@@ -52,6 +55,9 @@ def load_model(
     public_key
         A PEM file; load only versions that this key signed. None uses REGISTRY_TOOLS_PUBLIC_KEY, and
         without that variable no signature is needed.
+    require_verdict
+        Whether to load a version only if it entered the stage with a verdict that an evaluator signed. The
+        policy in REGISTRY_TOOLS_POLICY, else `registry.yaml` in your folder, has the keys of the evaluators.
 
     Returns
     -------
@@ -64,7 +70,10 @@ def load_model(
         If the reference is invalid or names no version, or the registry does not respond or refuses
         access.
     VerificationError
-        If the files differ from the registered or signed files, or contain untrusted types.
+        If the files differ from the registered or signed files, or contain untrusted types, or the version
+        has no valid verdict and one is required.
+    PolicyError
+        If a verdict is required, and there is no valid policy.
 
     Examples
     --------
@@ -74,15 +83,47 @@ def load_model(
     array(['versicolor'], dtype='<U10')
     """
     policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return load(connect(tracking_uri), parse_ref(ref, stage=stage), policy)
+    wanted = parse_ref(ref, stage=stage)
+    verdicts = None
+    if require_verdict:
+        from registry_tools.policy.policy_file import require_policy  # slow to import, and rarely needed
+
+        verdicts = require_policy()
+    return load(connect(tracking_uri), wanted, policy, verdicts)
 
 
-def load(client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None) -> LoadedModel:
-    """Load the current version of a reference from a client's registry, as `load_model` does."""
+def load(
+    client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None, verdicts: Policy | None = None
+) -> LoadedModel:
+    """Load the current version of a reference from a client's registry, as `load_model` does.
+
+    With `verdicts`, the policy with the keys of the evaluators, the version needs a verdict.
+    """
     version = registry.find_version(client, ref)
+    if verdicts is not None:
+        check_verdict(version, ref.stage, verdicts)
     policy = policy or TrustPolicy.from_environment()
     with verified_files(client, version, policy) as folder:
         return load_folder(folder, policy, version, ref.stage)
+
+
+def check_verdict(version: VersionInfo, stage: str | None, policy: Policy) -> str:
+    """Return the verdict with which a version entered its stage, after verifying it.
+
+    Its digests are those in the tags of the version, with which `verified_files` compares the files.
+
+    Raises
+    ------
+    VerificationError
+        If there is no such verdict, or it does not count.
+    InvalidReference
+        If there is no stage.
+    """
+    from registry_tools.policy import stage_entry  # slow to import, and rarely needed
+
+    where = stage_entry.require_stage(version.name, stage)
+    digests = {"model": version.digest, "evidence": version.evidence_digest}
+    return stage_entry.entry_verdict(policy, version.name, version.version, where, version.tags, digests)
 
 
 @contextlib.contextmanager

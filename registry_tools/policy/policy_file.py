@@ -42,6 +42,22 @@ def find_policy(path: Path | None = None) -> Policy | None:
     return load_policy(named or Path(DEFAULT_FILE))
 
 
+def require_policy(path: str | Path | None = None) -> Policy:
+    """Return the policy that `find_policy` finds, which must exist.
+
+    Raises
+    ------
+    PolicyError
+        If there is no file, or it is not a valid policy.
+    """
+    found = find_policy(Path(path) if path is not None else None)
+    if found is None:
+        raise PolicyError(
+            f"there is no policy: write {DEFAULT_FILE}, or name the file with --policy or {POLICY_VARIABLE}"
+        )
+    return found
+
+
 def load_policy(path: Path) -> Policy:
     """Read a policy, and check it.
 

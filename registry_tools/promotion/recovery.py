@@ -12,10 +12,12 @@ from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.definition import Policy
 from registry_tools.promotion import history
 from registry_tools.promotion.event import APPLIED, EXTERNAL, OPEN, SUPERSEDED, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import roll_forward
+from registry_tools.promotion.stage_evidence import verdict_checks
 from registry_tools.refs import ModelRef
 
 # After this time a client is no longer at work, so that its mark can be removed.
@@ -78,8 +80,8 @@ def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
     return [f"{stage} has a new chain, from event {event.sequence}"]
 
 
-def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
-    """Check the files, the format and the recorded predictions of a version, and its model's history.
+def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy, rules: Policy | None = None) -> Verdict:
+    """Check the files, format, recorded predictions and verdicts of a version, and its model's history.
 
     Parameters
     ----------
@@ -87,11 +89,14 @@ def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
         The registry and the version.
     policy
         The types and formats to trust, and the key whose signature is required, if any.
+    rules
+        The policy of the registry, to check verdicts by; None only reports them.
 
     Returns
     -------
     Verdict
-        The results of the gates `integrity` and `predictions` and of the check `history`.
+        The results of the gates `integrity` and `predictions`, of the check `history`, and of the check
+        `verdict` for each stage with a verdict or with rules.
 
     Raises
     ------
@@ -100,7 +105,9 @@ def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy) -> Verdict:
     """
     version = registry.find_version(client, ref)
     verdict = evaluate_rollback(client, version, policy)
-    held = registered_models.stages_of(registered_models.get_registered_model(client, version.name))
+    model = registered_models.get_registered_model(client, version.name)
+    held = registered_models.stages_of(model)
     found = history.inconsistencies(client, version.name, held, version.version)
     message = "; ".join(found) or "each stage holds the version of its last event"
-    return Verdict((*verdict.gates, GateResult("history", not found, message)))
+    verdicts = verdict_checks(version, model.tags, rules)
+    return Verdict((*verdict.gates, GateResult("history", not found, message), *verdicts))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.processes import MEBIBYTE, ResourceLimits
+
+if TYPE_CHECKING:
+    from registry_tools.policy.definition import Policy
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Settings:
     log_every: float = 30.0
     grpc_port: int | None = None
     policy: TrustPolicy = field(default_factory=TrustPolicy)
+    verdicts: Policy | None = None  # with it, each version needs a verdict by one of its evaluators
     tracking_uri: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)

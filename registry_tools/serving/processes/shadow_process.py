@@ -111,7 +111,9 @@ def run(settings: Settings, feed: socket.socket, control: Control) -> None:
     """
     os.nice(5)  # the workers have priority
     skip_sklearn_validation()
-    run_loop(_compare(dataclasses.replace(settings, ref=str(settings.shadow), cache=None), feed, control))
+    # The shadow's predictions reach no client, so its version needs no verdict.
+    own = dataclasses.replace(settings, ref=str(settings.shadow), cache=None, verdicts=None)
+    run_loop(_compare(own, feed, control))
 
 
 async def _compare(settings: Settings, feed: socket.socket, control: Control) -> None:

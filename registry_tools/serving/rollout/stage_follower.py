@@ -82,7 +82,7 @@ class StageFollower:
         self.current: ModelArtifact | None = None
         self._settings = settings
         self._control = control
-        self._fetcher = ArtifactFetcher(ref, settings.policy, settings.tracking_uri, cache)
+        self._fetcher = ArtifactFetcher(ref, settings.policy, settings.tracking_uri, cache, settings.verdicts)
         self._swap = swap
         self._observer = observer
         self._lock = asyncio.Lock()
