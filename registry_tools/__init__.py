@@ -27,6 +27,7 @@ from registry_tools.errors import (
 )
 
 if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the same
+    from registry_tools.api.approvals import approve, list_requests, reject, request
     from registry_tools.api.evidence import evaluate
     from registry_tools.api.listing import get_version, history, list_models, list_versions
     from registry_tools.api.scoring import score
@@ -44,11 +45,14 @@ if TYPE_CHECKING:  # for type checkers and documentation; `_MODULES` says the sa
     from registry_tools.models.explanation.contributions import Explanation
     from registry_tools.models.loaded_model import LoadedModel, ModelInfo
     from registry_tools.models.loader import load_model
+    from registry_tools.policy.records import Approval, Request
+    from registry_tools.promotion.approvals import PendingRequest
     from registry_tools.promotion.event import Event
     from registry_tools.promotion.promote import Promotion
     from registry_tools.promotion.signed_verdict import SignedVerdict
 
 _MODULES = {
+    "api.approvals": ("approve", "list_requests", "reject", "request"),
     "api.evidence": ("evaluate",),
     "api.listing": ("get_version", "history", "list_models", "list_versions"),
     "api.scoring": ("score",),
@@ -66,6 +70,8 @@ _MODULES = {
     "models.explanation.contributions": ("Explanation",),
     "models.loaded_model": ("LoadedModel", "ModelInfo"),
     "models.loader": ("load_model",),
+    "policy.records": ("Approval", "Request"),
+    "promotion.approvals": ("PendingRequest",),
     "promotion.event": ("Event",),
     "promotion.promote": ("Promotion",),
     "promotion.signed_verdict": ("SignedVerdict",),
@@ -75,6 +81,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "AccessDenied",
     "Adoption",
+    "Approval",
     "BrokenHistory",
     "Comparison",
     "CopiedVersion",
@@ -91,6 +98,7 @@ __all__ = [
     "ModelList",
     "MoveRefused",
     "NotFound",
+    "PendingRequest",
     "PolicyError",
     "Promotion",
     "PromotionError",
@@ -99,6 +107,7 @@ __all__ = [
     "Registration",
     "RegistryToolsError",
     "RegistryUnavailable",
+    "Request",
     "ScoringSummary",
     "SignedVerdict",
     "StageMoved",
@@ -108,16 +117,20 @@ __all__ = [
     "VersionInfo",
     "VersionList",
     "adopt",
+    "approve",
     "compare",
     "copy",
     "evaluate",
     "get_version",
     "history",
     "list_models",
+    "list_requests",
     "list_versions",
     "load_model",
     "promote",
     "register",
+    "reject",
+    "request",
     "rollback",
     "score",
     "unset",

@@ -9,6 +9,7 @@ from registry_tools.evaluation.eval_data import read_optional_eval_data
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.policy_file import find_policy
 from registry_tools.promotion import promote as promotion
 from registry_tools.promotion import rollback as rollbacks
 from registry_tools.promotion.event import Event
@@ -39,12 +40,15 @@ def promote(
     onnx: bool = False,
     eval_data: str | Path | None = None,
     target: str | None = None,
+    policy: str | Path | None = None,
     tracking_uri: str | None = None,
     trust: Sequence[str] = (),
     allow_code: bool = False,
     public_key: str | None = None,
 ) -> Promotion:
     """Evaluate a version and, if every gate passes, move a stage to it.
+
+    If a policy protects the stage, no gates run: the signed verdict and the approvals of the version decide.
 
     Parameters
     ----------
@@ -61,7 +65,8 @@ def promote(
     dry_run
         Evaluate the gates only; nothing is recorded or moved, and a refusal is in the result.
     force
-        Move the stage even if a gate refuses; needs `reason`.
+        Move the stage even if a gate refuses; needs `reason`. The policy names the users who may force a
+        protected stage.
     minimum, maximum
         Thresholds by metric on the held-out rows, such as `{"accuracy": 0.9}`.
     rule
@@ -88,6 +93,9 @@ def promote(
     eval_data, target
         A CSV, JSON or Parquet file of labelled rows to evaluate on, and its label column. None
         takes the held-out rows of the candidate.
+    policy
+        The file with the policy; None takes REGISTRY_TOOLS_POLICY, else `registry.yaml` in your folder, if
+        it exists. Leave out the options of the gates for a stage that it protects.
     tracking_uri
         The registry; None takes MLflow's own.
     trust, allow_code, public_key
@@ -103,12 +111,16 @@ def promote(
     ------
     GateRefused
         If a gate refused; its `promotion` has the verdict. The refusal is recorded.
+    MoveRefused
+        If a gated registry refused the move. The event is recorded as failed.
+    PolicyError
+        If the policy is not valid.
     StageMoved
         If another client moved the stage, or it does not hold `expect_current`.
     NotFound
         If there is no such version, or no such stage and `new_stage` is False.
     PromotionError
-        If a reason is missing, or the version is in the stage already.
+        If a reason is missing, the version is in the stage already, or an option contradicts the policy.
     InputError
         If an option is out of its bounds, or `eval_data` cannot be used.
     InvalidReference, RegistryUnavailable, AccessDenied
@@ -149,6 +161,7 @@ def promote(
         expect_current=expect_current,
         dry_run=dry_run,
         force=force,
+        policy=find_policy(Path(policy) if policy is not None else None),
     )
 
 
@@ -194,6 +207,8 @@ def rollback(
     ------
     PromotionError
         If the reason is empty, or no version that held the stage before passes its gates.
+    MoveRefused
+        If a gated registry refused the move. The event is recorded as failed.
     StageMoved
         If another client moved the stage in the meantime.
     NotFound, InvalidReference, RegistryUnavailable, AccessDenied
@@ -218,7 +233,13 @@ def rollback(
 
 
 def unset(
-    name: str, stage: str, *, reason: str, actor: str | None = None, tracking_uri: str | None = None
+    name: str,
+    stage: str,
+    *,
+    reason: str,
+    actor: str | None = None,
+    force: bool = False,
+    tracking_uri: str | None = None,
 ) -> Event:
     """Empty a stage; a rollback brings its version back.
 
@@ -230,6 +251,8 @@ def unset(
         The stage to empty.
     reason, actor
         Why, and who if not the login name; the history shows both.
+    force
+        Empty a stage that the policy of a gated registry protects; the policy names the users who may.
     tracking_uri
         The registry; None takes MLflow's own.
 
@@ -242,6 +265,8 @@ def unset(
     ------
     PromotionError
         If the reason or the stage is empty.
+    MoveRefused
+        If a gated registry refused the move. The event is recorded as failed.
     StageMoved
         If another client moved the stage in the meantime.
     NotFound, InvalidReference, RegistryUnavailable, AccessDenied
@@ -254,4 +279,4 @@ def unset(
     1
     """
     model, where = model_name(name), stage_name(stage)
-    return rollbacks.unset(connect(tracking_uri), model, where, reason=reason, actor=actor)
+    return rollbacks.unset(connect(tracking_uri), model, where, reason=reason, actor=actor, force=force)

@@ -109,7 +109,7 @@ class History(Table[Event]):
 
     columns = (
         *("at", "action", "outcome", "stage", "version", "previous_version", "actor", "reason"),
-        *("forced", "gates", "digest", "failure", "sequence", "run_id"),
+        *("forced", "external", "gates", "digest", "failure", "sequence", "run_id"),
     )
 
     def as_dict(self) -> dict[str, Any]:

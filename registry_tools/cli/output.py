@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from registry_tools.evaluation.verdict import Verdict
-    from registry_tools.promotion.event import Event
 
 _STYLES = {"passed": "green", "REFUSED": "bold red", "note": "yellow"}
 _progress: Progress | None = None  # of the command that works now
@@ -126,11 +125,6 @@ def refused_by(verdict: Verdict, error: str) -> str:
         return error
     gates = [gate.gate for gate in verdict.refusals]
     return f"refused by the gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
-
-
-def outcome_of(event: Event) -> str:
-    """Return the outcome of an event as text, marked if it was forced."""
-    return f"{event.outcome}, forced" if event.forced else event.outcome
 
 
 def write_page(path: str, page: str) -> None:

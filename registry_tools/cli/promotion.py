@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from registry_tools.cli.options import (
     actor_option,
@@ -16,7 +18,8 @@ from registry_tools.cli.options import (
     trust_options,
 )
 from registry_tools.cli.output import echo, print_columns, print_json, refused_by, verdict_rows
-from registry_tools.refs import model_name
+from registry_tools.cli.policy import policy_option
+from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
     from registry_tools.promotion.promote import Promotion
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 RULES = ("not-worse", "non-inferior", "better")
+# The arguments of `promote` that the policy decides for a stage that it protects.
+_GATE_OPTIONS = {
+    *("minimum", "maximum", "rule", "metric", "margin", "baseline", "slices", "onnx", "eval_data", "target"),
+    *("max_latency_ms", "max_latency_ratio", "max_size_ratio"),
+}
 
 
 def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> Any:
@@ -100,6 +108,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
 @click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
 @click.option("--dry-run", is_flag=True, help="Evaluate the gates only; record and move nothing.")
 @click.option("--force", is_flag=True, help="Move the stage even if a gate refuses; needs --reason.")
+@policy_option
 @_reason_option(default="")
 @actor_option
 @trust_options
@@ -118,7 +127,8 @@ def promote(
     """Move a stage to the version REF if every gate passes.
 
     The gates check REF and compare it with the champion, the version that holds the stage. If a gate
-    refuses, the command records the refusal and exits with code 3.
+    refuses, the command records the refusal and exits with code 3. For a stage that the policy
+    protects, no gates run: the signed verdict and the approvals of REF decide.
     """
     check_eval_data(options["eval_data"], options["target"])
     for option, needs_reason in (("--force", force), ("--no-baseline", not options["baseline"])):
@@ -126,11 +136,12 @@ def promote(
             raise click.UsageError(f"{option} needs --reason: the history shows it")
     if (stage is None) == (new_stage is None):
         raise click.UsageError("give either --to STAGE or --new-stage STAGE")
+    new, to = new_stage is not None, stage or new_stage or ""
+    _check_gate_options(ref, to, options["policy"])
     from registry_tools.api import stages
     from registry_tools.errors import GateRefused
     from registry_tools.promotion.promote import refusal
 
-    new, to = new_stage is not None, stage or new_stage or ""
     try:
         result = stages.promote(
             ref, to, new_stage=new, dry_run=dry_run, force=force, reason=reason, **options, **loading
@@ -144,6 +155,26 @@ def promote(
     _print_promotion(result, as_json, what)
     if what == "would be refused":
         raise GateRefused(refused_by(result.verdict, refusal(result)), result)
+
+
+def _check_gate_options(ref: str, stage: str, policy: str | None) -> None:
+    """Refuse options of the gates for a stage that the policy protects."""
+    context = click.get_current_context()
+    given = [
+        each.opts[0]
+        for each in context.command.params
+        if each.name in _GATE_OPTIONS
+        and context.get_parameter_source(each.name) is ParameterSource.COMMANDLINE
+    ]
+    if not given:
+        return
+    from registry_tools.policy.policy_file import find_policy
+
+    found = find_policy(Path(policy) if policy is not None else None)
+    if found is not None and found.stage(parse_ref(ref).name, stage_name(stage)) is not None:
+        raise click.UsageError(
+            f"the policy of {found.registry} decides the gates of {stage}: leave out {', '.join(given)}"
+        )
 
 
 @click.command()
@@ -167,16 +198,15 @@ def rollback(model: str, stage: str, loading: dict[str, Any], as_json: bool, **o
 @click.command()
 @click.argument("model")
 @click.option("--stage", required=True, help="The stage to empty.")
+@click.option("--force", is_flag=True, help="Empty the stage even if the policy of the registry protects it.")
 @_reason_option(required=True)
 @actor_option
 @common_options
-def unset(
-    model: str, stage: str, actor: str | None, reason: str, as_json: bool, tracking_uri: str | None
-) -> None:
+def unset(model: str, stage: str, as_json: bool, **options: Any) -> None:
     """Empty a stage of MODEL; a rollback restores its version."""
     from registry_tools.api import stages
 
-    event = stages.unset(model, stage, reason=reason, actor=actor, tracking_uri=tracking_uri)
+    event = stages.unset(model, stage, **options)
     if as_json:
         print_json({"name": model, "stage": event.stage, "event": event.as_dict()})
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_tools.cli.options import common_options, html_option
-from registry_tools.cli.output import echo, outcome_of, print_columns, print_json, utc_now, write_page
+from registry_tools.cli.output import echo, print_columns, print_json, utc_now, write_page
 from registry_tools.refs import stage_name
 
 if TYPE_CHECKING:
@@ -118,13 +118,17 @@ def history(
     elif html is not None:
         echo(f"{len(found)} events on {found.name} → {html}")
     else:
+        from registry_tools.promotion.history import forced_moves
+
+        for text in forced_moves(found):
+            echo(text)
         rows = [("at", "action", "outcome", "stage", "version", "before", "actor", "reason")]
         for event in found:
             rows.append(
                 (
                     f"{event.at[:19]}Z",
                     event.action,
-                    outcome_of(event),
+                    event.outcome_text,
                     event.stage,
                     str(event.version or "-"),
                     str(event.previous_version or "-"),
@@ -150,7 +154,7 @@ def _metric_of(version: RegisteredVersion) -> str:
 def _event_line(event: Event | None) -> str:
     if event is None:
         return "-"
-    return f"{event.action} to {event.stage}, {outcome_of(event)}, {event.at[:19]}Z"
+    return f"{event.action} to {event.stage}, {event.outcome_text}, {event.at[:19]}Z"
 
 
 COMMANDS = (list_command, show, history)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import importlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ import mlflow.exceptions
 import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.store.entities import PagedList
+from mlflow.utils.credentials import read_mlflow_creds
 
 from registry_tools.errors import (
     AccessDenied,
@@ -207,7 +207,7 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
 
 def current_user() -> str:
     """Return the user name for the registry, or else the login name, for the history."""
-    signed_in = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    signed_in = read_mlflow_creds().username  # the variable MLFLOW_TRACKING_USERNAME, else a file
     if signed_in:
         return signed_in
     try:

@@ -113,6 +113,14 @@ def version_with_tag(client: MlflowClient, name: str, key: str, value: str) -> i
     return int(found[0].version) if found else None
 
 
+def versions_with_tag(client: MlflowClient, key: str, name: str | None = None) -> list[VersionInfo]:
+    """Return the versions with a tag, of one model or of all, without stages and metrics."""
+    where = f" and name = {quote(name)}" if name is not None else ""
+    search = partial(client.search_model_versions, f"tag.`{key}` LIKE '%'{where}")
+    with translate_errors(client.tracking_uri):
+        return [_info(version, {}) for version in fetch_pages(search, None, 1000)]
+
+
 def get_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     """Return the current version of a reference, with the metrics of its run.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from mlflow.entities import Run
 
@@ -13,12 +13,16 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store.client import iso_time
 
 # Actions. `register`: a training moved its stage to the new version. `external`: another tool moved the
-# stage. `begin`: the start of each chain, where the stage holds no version.
+# stage. `begin`: the start of each chain, where the stage holds no version. `request`, `approve` and
+# `reject` move nothing.
 PROMOTE, ROLLBACK, UNSET, REGISTER = "promote", "rollback", "unset", "register"
 EXTERNAL, BEGIN = "external", "begin"
+REQUEST: Final = "request"
+APPROVE: Final = "approve"
+REJECT: Final = "reject"
 # Outcomes of events in the chain of their stage, and then of events outside the chain.
 OPEN, APPLIED, FAILED = "open", "applied", "failed"
-REFUSED, SUPERSEDED = "refused", "superseded"
+REFUSED, SUPERSEDED, RECORDED = "refused", "superseded", "recorded"
 
 # The value of the tag `kind` that marks runs as events.
 EVENT_KIND = "event"
@@ -32,7 +36,7 @@ _LONGEST_TAG = 8_000  # characters
 
 @dataclass(frozen=True)
 class Event:
-    """One recorded move of a stage, or one refused promotion.
+    """One recorded move of a stage, one refused promotion, or one request, approval or rejection.
 
     The fields before `run_id` are the content, which never changes.
     """
@@ -44,6 +48,7 @@ class Event:
     actor: str
     reason: str = ""
     forced: bool = False
+    external: bool = False  # another tool moved the stage, and a client recorded it afterwards
     gates: tuple[dict[str, Any], ...] = ()
     digest: str | None = None  # the digest of the version when the event was recorded
     rollback_target: str | None = None  # the run of the event that a rollback restored
@@ -60,6 +65,12 @@ class Event:
     def has_failed(self) -> bool:
         """Whether the event has no effect; it may still be in the chain of its stage."""
         return self.outcome in {FAILED, SUPERSEDED}
+
+    @property
+    def outcome_text(self) -> str:
+        """The outcome, marked if the move was forced, or was made by another tool."""
+        marks = [mark for mark in ("forced", "external") if getattr(self, mark) and mark != self.action]
+        return ", ".join([self.outcome, *marks])
 
     @property
     def title(self) -> str:
@@ -91,6 +102,10 @@ def link_to(run: Run) -> str:
     return f"{run.info.run_id}:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
+def _is_external(content: dict[str, Any]) -> bool:
+    return content["action"] == EXTERNAL or bool(content.get("external"))
+
+
 def event_from_run(run: Run) -> Event:
     """Read an event from its run.
 
@@ -105,7 +120,7 @@ def event_from_run(run: Run) -> Event:
             **content | {"gates": tuple(content["gates"])},
             run_id=run.info.run_id,
             # Without an outcome, an external event is applied: it records a move that already happened.
-            outcome=run.data.params.get("outcome", APPLIED if content["action"] == EXTERNAL else OPEN),
+            outcome=run.data.params.get("outcome", APPLIED if _is_external(content) else OPEN),
             failure=run.data.tags.get("failure"),
             at=iso_time(run.info.end_time or run.info.start_time),
             is_running=run.info.status == "RUNNING",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from mlflow import MlflowClient
 
-from registry_tools.promotion.event import BEGIN, EXTERNAL, OPEN, Event
+from registry_tools.promotion.event import APPLIED, BEGIN, EXTERNAL, OPEN, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import version_text
 
@@ -33,6 +33,16 @@ def list_events(
         If the experiment with the history was deleted.
     """
     return EventLog.find(client, model).search(f" and tags.stage = '{stage}'" if stage else "", limit)
+
+
+def forced_moves(events: Iterable[Event]) -> list[str]:
+    """Return a line for each event that moved a stage by force, in the order of the events."""
+    return [
+        f"{event.stage} was forced to {version_text(event.version)} by {event.actor} at "
+        f"{event.at[:19]}Z: {event.reason}"
+        for event in events
+        if event.forced and event.outcome == APPLIED
+    ]
 
 
 def last_event(client: MlflowClient, model: str, version: int) -> Event | None:

@@ -22,8 +22,19 @@ from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DELETING_TAG
-from registry_tools.promotion.event import APPLIED, EXTERNAL, FAILED, OPEN, REFUSED, SUPERSEDED, Event
+from registry_tools.promotion.event import (
+    APPLIED,
+    EXTERNAL,
+    FAILED,
+    OPEN,
+    PROMOTE,
+    ROLLBACK,
+    SUPERSEDED,
+    UNSET,
+    Event,
+)
 from registry_tools.promotion.event_log import EventLog
+from registry_tools.promotion.protected_stage import last_move
 
 _log = logging.getLogger(__name__)
 _LONGEST_TEXT = 1_000  # characters
@@ -60,20 +71,17 @@ class StageState:
         self, action: str, version: VersionInfo | None, reason: str, verdict: Verdict, **options: Any
     ) -> Event:
         """Return an event on this stage that is not recorded yet; `version` None empties the stage."""
-        for option, text in (("reason", reason), ("actor", self.actor)):
-            if len(text) > _LONGEST_TEXT:
-                raise PromotionError(
-                    f"--{option} has {len(text):,} characters: shorten it to at most {_LONGEST_TEXT:,}"
-                )
+        check_length("reason", reason)
+        check_length("actor", self.actor)
         number, digest = (version.version, version.digest) if version is not None else (None, None)
         gates = tuple(gate.as_dict() for gate in verdict.gates)
         options |= {"gates": gates, "digest": digest}
         return Event(action, self.stage, number, self.held, self.actor, reason, **options)
 
-    def refuse(self, draft: Event) -> Event:
-        """Record an event that a gate refused, outside the chain."""
+    def note(self, draft: Event, outcome: str) -> Event:
+        """Record an event that moves nothing, outside the chain."""
         event = self.log.record(draft, self.head, offset=0)
-        self.log.close(event, REFUSED)
+        self.log.close(event, outcome)
         return self.log.get(event.run_id, self.stage)
 
     def move(self, draft: Event) -> Event:
@@ -217,11 +225,38 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
             if can_restore:
                 notes.append(f"{moved} by a delayed client; restored")
             continue
-        reason = "moved by another tool, recorded afterwards"
-        event = log.record(Event(EXTERNAL, stage, held, entry.version, actor, reason), head)
+        event = log.record(_external(log, stage, held, entry, actor), head)
         if log.close(event, APPLIED if log.claim(event) else SUPERSEDED) == APPLIED:
             log.set_head(event)
             notes.append(f"{moved} externally; recorded")
+
+
+def _external(log: EventLog, stage: str, held: int | None, entry: Event, actor: str) -> Event:
+    """Return the event for a move by another tool, as the gated registry or else this client knows it."""
+    record = last_move(log.client, log.model, stage, held or entry.version)
+    if record is None:
+        reason = "moved by another tool, recorded afterwards"
+        return Event(EXTERNAL, stage, held, entry.version, actor, reason, external=True)
+    action = UNSET if held is None else ROLLBACK if record.action == "rollback" else PROMOTE
+    return Event(
+        action,
+        stage,
+        held,
+        entry.version,
+        record.by or "unknown",
+        f"{record.reason[: _LONGEST_TEXT - 100] or 'no reason'}; by another tool at {record.at}",
+        forced=record.action == "force",
+        external=True,
+        digest=record.digest if held is not None else None,
+    )
+
+
+def check_length(option: str, text: str) -> None:
+    """Raise `PromotionError` if the text of an option is too long for an event."""
+    if len(text) > _LONGEST_TEXT:
+        raise PromotionError(
+            f"--{option} has {len(text):,} characters: shorten it to at most {_LONGEST_TEXT:,}"
+        )
 
 
 def version_text(version: int | None) -> str:

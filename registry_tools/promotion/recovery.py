@@ -13,6 +13,7 @@ from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.policy.definition import Policy
+from registry_tools.policy.tag_names import HEAD
 from registry_tools.promotion import history
 from registry_tools.promotion.event import APPLIED, EXTERNAL, OPEN, SUPERSEDED, Event
 from registry_tools.promotion.event_log import EventLog
@@ -44,11 +45,14 @@ def repair(
         A line of text for each change.
     """
     model = registered_models.get_registered_model(client, name)
-    log, who, done = EventLog.find(client, name), actor or current_user(), []
+    # A gated registry counts the moves of its stages, also those that no command has recorded yet.
+    counted = {key.removeprefix(f"{HEAD}.") for key in model.tags if key.startswith(f"{HEAD}.")}
+    log = EventLog.find_or_make(client, name) if counted else EventLog.find(client, name)
+    who, done = actor or current_user(), []
     old = datetime.now(timezone.utc) - _OLD_MARK
     if new_chain:
         log = log.with_root()
-    for stage in log.stages():
+    for stage in sorted({*log.stages(), *counted}):
         if new_chain:
             done += _begin_new_chain(log, stage, who)
         done += roll_forward(log, stage, who).notes

@@ -16,6 +16,8 @@ from registry_tools.promotion import history
 from registry_tools.promotion.event import APPLIED, EXTERNAL, ROLLBACK, UNSET, Event
 from registry_tools.promotion.moves import StageState, open_stage
 from registry_tools.promotion.promote import Promotion, check_exists
+from registry_tools.promotion.protected_stage import allow_force
+from registry_tools.refs import ModelRef
 
 
 def rollback(
@@ -131,11 +133,15 @@ def _lack_of_targets(state: StageState, skipped: Collection[int | None]) -> str:
     return "it held no other version before"
 
 
-def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: str | None = None) -> Event:
-    """Empty a stage; a rollback restores its version.
+def unset(
+    client: MlflowClient, name: str, stage: str, *, reason: str, actor: str | None = None, force: bool = False
+) -> Event:
+    """Empty a stage; a rollback restores its version. A protected stage needs `force`.
 
     Raises
     ------
+    MoveRefused
+        If a gated registry refused the move. The event is recorded as failed.
     PromotionError
         If the reason is empty, or the stage is already empty.
     StageMoved
@@ -147,4 +153,7 @@ def unset(client: MlflowClient, name: str, stage: str, *, reason: str, actor: st
     state = open_stage(client, name, stage, actor)
     if state.held is None:
         raise PromotionError(f"stage {stage} of {name} holds no version: there is nothing to unset")
-    return state.move(state.draft(UNSET, None, reason, Verdict(())))
+    if force:
+        holder = registry.find_version(client, ModelRef(name, version=state.held))
+        allow_force(client, holder, stage, reason)
+    return state.move(state.draft(UNSET, None, reason, Verdict(()), forced=force))

@@ -6,7 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from registry_tools.promotion.event import APPLIED, EXTERNAL, REGISTER, ROLLBACK, UNSET, Event
+from registry_tools.promotion.event import (
+    APPLIED,
+    APPROVE,
+    EXTERNAL,
+    RECORDED,
+    REGISTER,
+    REJECT,
+    REQUEST,
+    ROLLBACK,
+    UNSET,
+    Event,
+)
+from registry_tools.promotion.history import forced_moves
 from registry_tools.reports.render import render
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -47,6 +59,7 @@ def history_page(
         name=name,
         now=f"Now {held}." if held else "No stage is in use.",
         inconsistencies=inconsistencies,
+        forced=forced_moves(entries),
         scope=scope,
         stages=moved,
         rows=[
@@ -99,6 +112,9 @@ def _row(event: Event) -> dict[str, Any]:
         UNSET: f"unset {event.stage}",
         REGISTER: f"register {version} in {event.stage}",
         EXTERNAL: f"external move of {event.stage} to {version}",
+        REQUEST: f"request {version} for {event.stage}",
+        APPROVE: f"approve {version} for {event.stage}",
+        REJECT: f"reject {version} for {event.stage}",
     }.get(event.action, f"promote {version} to {event.stage}")
     passed = {gate["gate"]: gate["message"] for gate in event.gates if gate["passed"]}
     beside = passed.pop("champion", "")  # the message shows why a lower accuracy was accepted
@@ -106,14 +122,20 @@ def _row(event: Event) -> dict[str, Any]:
         "at": event.at,
         "when": f"{_time(event):%Y-%m-%d %H:%M:%S}",
         "what": what,
-        "outcome": event.outcome + (", forced" if event.forced else ""),
-        "tone": "good" if event.outcome == APPLIED and not event.forced else "bad",
+        "outcome": event.outcome_text,
+        "tone": _tone(event),
         "actor": event.actor,
         "reason": event.reason,
         "refused": [gate for gate in event.gates if not gate["passed"]],
         "beside": beside,
         "passed": ", ".join(passed),
     }
+
+
+def _tone(event: Event) -> str:
+    if event.outcome == RECORDED:
+        return "bad" if event.action == REJECT else "good"
+    return "good" if event.outcome == APPLIED and not event.forced else "bad"
 
 
 def _time(event: Event) -> datetime:

@@ -1,0 +1,107 @@
+"""The commands on requests for protected stages: `request`, `approve`, `reject` and `requests`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_tools.cli.options import common_options
+from registry_tools.cli.output import print_columns, print_json
+from registry_tools.cli.policy import policy_option
+
+if TYPE_CHECKING:
+    from registry_tools.policy.records import Request
+
+stage_option = click.option("--to", "stage", required=True, metavar="STAGE", help="The protected stage.")
+
+
+@click.command()
+@click.argument("ref")
+@stage_option
+@click.option("--reason", required=True, help="The reason, which approvers and the history show.")
+@policy_option
+@common_options
+def request(ref: str, stage: str, policy: str | None, as_json: bool, **options: Any) -> None:
+    """Request the promotion of the version REF to a protected stage.
+
+    REF needs a signed verdict (see evaluate). The request is void once the verdict or the stage changes.
+    """
+    from registry_tools.api import approvals
+
+    made = approvals.request(ref, stage, **options)
+    _print_record("requested", ref, stage, made, policy, as_json, options["tracking_uri"])
+
+
+@click.command()
+@click.argument("ref")
+@stage_option
+@click.option("--reason", default="", help="The reason, which the history shows.")
+@policy_option
+@common_options
+def approve(ref: str, stage: str, policy: str | None, as_json: bool, **options: Any) -> None:
+    """Approve the requested promotion of REF to a protected stage.
+
+    The policy names the approvers. An approval by the requester, or by the user who registered the version,
+    does not count.
+    """
+    from registry_tools.api import approvals
+
+    made = approvals.approve(ref, stage, **options)
+    _print_record("approved", ref, stage, made, policy, as_json, options["tracking_uri"])
+
+
+@click.command()
+@click.argument("ref")
+@stage_option
+@click.option("--reason", required=True, help="The reason, which the requester and the history show.")
+@policy_option
+@common_options
+def reject(ref: str, stage: str, policy: str | None, as_json: bool, **options: Any) -> None:
+    """Reject the requested promotion of REF to a protected stage.
+
+    REF cannot enter the stage until you approve it, or it gets another verdict.
+    """
+    from registry_tools.api import approvals
+
+    made = approvals.reject(ref, stage, **options)
+    _print_record("rejected", ref, stage, made, policy, as_json, options["tracking_uri"])
+
+
+@click.command()
+@click.argument("model", required=False)
+@policy_option
+@common_options
+def requests(model: str | None, policy: str | None, as_json: bool, tracking_uri: str | None) -> None:
+    """List the open requests for protected stages, of MODEL or of all models."""
+    from registry_tools.api import approvals
+
+    found = approvals.list_requests(model, policy=policy, tracking_uri=tracking_uri)
+    if as_json:
+        print_json([each.as_dict() for each in found])
+        return
+    rows = [("at", "model", "version", "stage", "requester", "reason", "missing")]
+    for each in found:
+        missing = "; ".join(each.missing) or "-"
+        row = (f"{each.at[:19]}Z", each.model, str(each.version), each.stage, each.requester, each.reason)
+        rows.append((*row, missing))
+    print_columns(rows, header=True)
+
+
+def _print_record(
+    done: str, ref: str, stage: str, record: Request, policy: str | None, as_json: bool, uri: str | None
+) -> None:
+    """Print a request or an approval, and the conditions that are not met, if there is a policy."""
+    from registry_tools.api.approvals import missing_conditions
+
+    missing = missing_conditions(ref, stage, policy, uri)
+    if as_json:
+        print_json(dataclasses.asdict(record) | {"missing": missing})
+        return
+    rows = [(done, f"{ref} for {stage} by {record.by}")]
+    rows += [("missing", gap) for gap in missing or []]
+    print_columns(rows)
+
+
+COMMANDS = (request, approve, reject, requests)
