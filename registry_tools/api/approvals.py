@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry_tools.api.evidence import require_policy
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.policy.decision import missing
-from registry_tools.policy.policy_file import find_policy
+from registry_tools.policy.policy_file import find_policy, require_policy
 from registry_tools.policy.records import Approval, Request
 from registry_tools.promotion import approvals
 from registry_tools.promotion.approvals import PendingRequest

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tools.cli.options import common_options
+from registry_tools.cli.options import common_options, policy_option
 from registry_tools.cli.output import print_columns, print_json
-from registry_tools.cli.policy import policy_option
 
 if TYPE_CHECKING:
     from registry_tools.policy.records import Request

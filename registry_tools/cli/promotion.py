@@ -15,10 +15,10 @@ from registry_tools.cli.options import (
     check_eval_data,
     common_options,
     eval_data_options,
+    policy_option,
     trust_options,
 )
 from registry_tools.cli.output import echo, print_columns, print_json, refused_by, verdict_rows
-from registry_tools.cli.policy import policy_option
 from registry_tools.refs import model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
