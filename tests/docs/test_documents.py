@@ -74,7 +74,12 @@ def test_the_documents_show_the_output_of_their_commands(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("document", "stage"), [("scoring", "staging"), ("how-to/monitor-and-retrain", "production")]
+    ("document", "stage"),
+    [
+        ("scoring", "staging"),
+        ("how-to/monitor-and-retrain", "production"),
+        ("how-to/verify-a-verdict", "staging"),
+    ],
 )
 def test_the_commands_on_a_trained_model_print_the_documented_output(
     document: str, stage: str, trained_once: Trained, tmp_path: Path
@@ -149,7 +154,7 @@ def test_every_console_block_of_the_documents_is_run_by_a_test() -> None:
     served, scored = ("how-to/serve-a-stage", "reference/http-api"), ("scoring", "how-to/monitor-and-retrain")
     followed = {"tutorial", *(f"how-to/{guide}" for guide in CONTINUED)}
     own = ("explain-predictions", "from-a-joblib-file", "honest-splits", "predict-a-number", "rare-classes")
-    pages = {f"how-to/{page}" for page in (*own, "read-a-table")}
+    pages = {f"how-to/{page}" for page in (*own, "read-a-table", "verify-a-verdict")}
     run = {"../README", "training", adopted, *pages, *served, *scored, *followed}
     shown = {
         os.path.relpath(document.with_suffix(""), ROOT / "docs")

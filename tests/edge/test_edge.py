@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,15 +15,15 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from registry_tools.cli.main import main
-from tests.support.browser import REQUIRED, PageLog
+from tests.support.browser import PageLog
 from tests.support.constants import ROOT
+from tests.support.npm_packages import npm_packages
 from tests.support.stores import Trained
 
 pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "edge.md").read_text()
 FOLDER = Path(__file__).parent
 INSTALLED = ROOT / ".edge"  # git ignores it; other tests skip the documents in a hidden folder
-RUNTIME = INSTALLED / "node_modules" / "onnxruntime-web"
 
 
 def program(language: str) -> str:
@@ -36,25 +34,8 @@ def program(language: str) -> str:
 
 @pytest.fixture(scope="module")
 def runtime() -> Path:
-    """The locked npm packages, installed once; without npm the tests are skipped, or fail in CI."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        missing = "there is no npm on the PATH: apt-get install nodejs npm"
-        if os.environ.get(REQUIRED):
-            pytest.fail(f"{REQUIRED} is set, but {missing}", pytrace=False)
-        pytest.skip(missing)
-    if not RUNTIME.exists():
-        INSTALLED.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=INSTALLED) as folder:
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(FOLDER / name, folder)
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-            try:
-                Path(folder, "node_modules").rename(INSTALLED / "node_modules")
-            except OSError:
-                if not RUNTIME.exists():  # else another worker has installed the packages at the same time
-                    raise
-    return RUNTIME
+    """The runtime of ONNX files in Node and in a page."""
+    return npm_packages(FOLDER, INSTALLED) / "onnxruntime-web"
 
 
 @pytest.fixture
