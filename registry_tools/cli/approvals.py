@@ -22,7 +22,7 @@ stage_option = click.option("--to", "stage", required=True, metavar="STAGE", hel
 @click.option("--reason", required=True, help="The reason, which approvers and the history show.")
 @policy_option
 @common_options
-def request(ref: str, stage: str, policy: str | None, as_json: bool, **options: Any) -> None:
+def request(ref: str, stage: str, policy_file: str | None, as_json: bool, **options: Any) -> None:
     """Request the promotion of the version REF to a protected stage.
 
     REF needs a signed verdict (see evaluate). The request is void once the verdict or the stage changes.
@@ -30,7 +30,7 @@ def request(ref: str, stage: str, policy: str | None, as_json: bool, **options: 
     from registry_tools.api import approvals
 
     made = approvals.request(ref, stage, **options)
-    _print_record("requested", ref, stage, made, policy, as_json, options["tracking_uri"])
+    _print_record("requested", ref, stage, made, policy_file, as_json, options["tracking_uri"])
 
 
 @click.command()
@@ -39,7 +39,7 @@ def request(ref: str, stage: str, policy: str | None, as_json: bool, **options: 
 @click.option("--reason", default="", help="The reason, which the history shows.")
 @policy_option
 @common_options
-def approve(ref: str, stage: str, policy: str | None, as_json: bool, **options: Any) -> None:
+def approve(ref: str, stage: str, policy_file: str | None, as_json: bool, **options: Any) -> None:
     """Approve the requested promotion of REF to a protected stage.
 
     The policy names the approvers. An approval by the requester, or by the user who registered the version,
@@ -48,7 +48,7 @@ def approve(ref: str, stage: str, policy: str | None, as_json: bool, **options: 
     from registry_tools.api import approvals
 
     made = approvals.approve(ref, stage, **options)
-    _print_record("approved", ref, stage, made, policy, as_json, options["tracking_uri"])
+    _print_record("approved", ref, stage, made, policy_file, as_json, options["tracking_uri"])
 
 
 @click.command()
@@ -57,7 +57,7 @@ def approve(ref: str, stage: str, policy: str | None, as_json: bool, **options: 
 @click.option("--reason", required=True, help="The reason, which the requester and the history show.")
 @policy_option
 @common_options
-def reject(ref: str, stage: str, policy: str | None, as_json: bool, **options: Any) -> None:
+def reject(ref: str, stage: str, policy_file: str | None, as_json: bool, **options: Any) -> None:
     """Reject the requested promotion of REF to a protected stage.
 
     REF cannot enter the stage until you approve it, or it gets another verdict.
@@ -65,18 +65,18 @@ def reject(ref: str, stage: str, policy: str | None, as_json: bool, **options: A
     from registry_tools.api import approvals
 
     made = approvals.reject(ref, stage, **options)
-    _print_record("rejected", ref, stage, made, policy, as_json, options["tracking_uri"])
+    _print_record("rejected", ref, stage, made, policy_file, as_json, options["tracking_uri"])
 
 
 @click.command()
 @click.argument("model", required=False)
 @policy_option
 @common_options
-def requests(model: str | None, policy: str | None, as_json: bool, tracking_uri: str | None) -> None:
+def requests(model: str | None, policy_file: str | None, as_json: bool, tracking_uri: str | None) -> None:
     """List the open requests for protected stages, of MODEL or of all models."""
     from registry_tools.api import approvals
 
-    found = approvals.list_requests(model, policy=policy, tracking_uri=tracking_uri)
+    found = approvals.list_requests(model, policy=policy_file, tracking_uri=tracking_uri)
     if as_json:
         print_json([each.as_dict() for each in found])
         return

@@ -120,6 +120,7 @@ def promote(
     dry_run: bool,
     force: bool,
     reason: str,
+    policy_file: str | None,
     loading: dict[str, Any],
     as_json: bool,
     **options: Any,  # the other arguments of the public `promote`
@@ -137,14 +138,22 @@ def promote(
     if (stage is None) == (new_stage is None):
         raise click.UsageError("give either --to STAGE or --new-stage STAGE")
     new, to = new_stage is not None, stage or new_stage or ""
-    _check_gate_options(ref, to, options["policy"])
+    _check_gate_options(ref, to, policy_file)
     from registry_tools.api import stages
     from registry_tools.errors import GateRefused
     from registry_tools.promotion.promote import refusal
 
     try:
         result = stages.promote(
-            ref, to, new_stage=new, dry_run=dry_run, force=force, reason=reason, **options, **loading
+            ref,
+            to,
+            new_stage=new,
+            dry_run=dry_run,
+            force=force,
+            reason=reason,
+            policy=policy_file,
+            **options,
+            **loading,
         )
     except GateRefused as error:
         _print_promotion(error.promotion, as_json, "refused")
