@@ -42,8 +42,8 @@ def compare(
     first, second
         References such as `iris/1` and `iris@production`.
     eval_data, target
-        A CSV, JSON or Parquet file of labelled rows to compare on, and its label column. None
-        takes the held-out rows of the first version.
+        A table of labelled rows to compare on, and its label column. None takes the held-out rows of
+        the first version.
     metric
         The metric of the paired test, as for `promote`. None takes `accuracy`, or `rmse` for a
         regressor.
@@ -56,8 +56,8 @@ def compare(
     Returns
     -------
     Comparison
-        Both versions, and the paired test of their predictions. Where they cannot predict the
-        same rows, `paired` is None and `not_paired_because` gives the reason.
+        Both versions, and the paired test of their predictions. If they cannot predict the same rows,
+        `paired` is None and `not_paired_because` gives the reason.
 
     Raises
     ------
@@ -91,9 +91,7 @@ def verify(
     allow_code: bool = False,
     public_key: str | None = None,
 ) -> Verdict:
-    """Check the files, the format, the recorded predictions and the verdicts of a version, and its history.
-
-    The policy in REGISTRY_TOOLS_POLICY, else `registry.yaml` in your folder, checks the verdicts.
+    """Check files, format, recorded predictions, history, and verdicts by the policy in your folder.
 
     Parameters
     ----------
@@ -122,8 +120,8 @@ def verify(
     >>> verdict.passed, [gate.message for gate in verdict.refusals]  # doctest: +SKIP
     (True, [])
     """
-    model_ref, policy = parse_ref(ref), TrustPolicy.from_environment(trust, allow_code, public_key)
-    return recovery.verify(connect(tracking_uri), model_ref, policy, find_policy())
+    trusted = TrustPolicy.from_environment(trust, allow_code, public_key)
+    return recovery.verify(connect(tracking_uri), parse_ref(ref), trusted, find_policy())
 
 
 def copy(

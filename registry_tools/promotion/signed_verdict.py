@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -121,16 +121,11 @@ def evaluate_for_stage(
         raise PolicyError(f"the policy does not protect {stage} of {ref.name}; run: registry-tools promote")
     evaluator = Evaluator.of(rules, key, password)
     lifetime = rules.expires if expires is None else expires
-    if lifetime > rules.expires:
-        raise InputError(f"--expires {lifetime}: the policy allows {rules.expires} at most")
+    if not timedelta() < lifetime <= rules.expires:
+        raise InputError(f"--expires {lifetime}: give a time of at most {rules.expires}, as the policy says")
     candidate = registry.find_version(client, ref)
     move = read_move(client, candidate, stage)
-    title = f"{candidate.name} version {candidate.version}"
-    if move.holder == candidate.version:
-        raise PromotionError(f"stage {stage} already holds {title}")
-    if candidate.digest is None:
-        command = f"registry-tools adopt {candidate.name}/{candidate.version}"
-        raise PromotionError(f"{title} has no digest of its files, which a verdict names; run: {command}")
+    _check_evaluable(move)
     # As `promote`, so that emptying the stage does not save a candidate from the comparison.
     last = move.holder or read_stage(client, candidate.name, stage).last_holder()
     champion = registry.existing_version(client, candidate.name, last)
@@ -143,13 +138,21 @@ def evaluate_for_stage(
     result = SignedVerdict(candidate.name, candidate.version, stage, move.holder, verdict)
     if not verdict.passed:
         first = verdict.refusals[0]
+        title = f"{candidate.name} version {candidate.version}"
         raise GateRefused(f"{title} gets no verdict for {stage}: {first.gate}: {first.message}", result)
     statement, envelope = _sign(move, rules, verdict, evaluator, lifetime)
     registry.set_tags(client, candidate, {verdict_tag(stage): envelope})
-    expiry = statement.expires_at.isoformat()
-    return SignedVerdict(
-        **vars(result) | {"evaluator": evaluator.name, "expires_at": expiry, "envelope": envelope}
-    )
+    expires_at = statement.expires_at.isoformat()
+    return replace(result, evaluator=evaluator.name, expires_at=expires_at, envelope=envelope)
+
+
+def _check_evaluable(move: Move) -> None:
+    title = f"{move.model} version {move.version}"
+    if move.holder == move.version:
+        raise PromotionError(f"stage {move.stage} already holds {title}")
+    if move.digests["model"] is None:
+        command = f"registry-tools adopt {move.model}/{move.version}"
+        raise PromotionError(f"{title} has no digest of its files, which a verdict names; run: {command}")
 
 
 def gate_options(rules: GateRules, eval_data: EvalData | None, trust: TrustPolicy) -> GateOptions:

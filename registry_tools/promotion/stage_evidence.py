@@ -1,4 +1,4 @@
-"""Read from a registry what a decision on the move of a stage depends on."""
+"""Read the state of a registry for the decision on the move of a stage, and check recorded entries."""
 
 from __future__ import annotations
 
