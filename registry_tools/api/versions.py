@@ -263,8 +263,7 @@ def register(
     allow_code
         Must be True: reading a joblib file runs the code in it.
     trust
-        Types that the model may contain beyond `trust_policy.TRUSTED_TYPES` and
-        REGISTRY_TOOLS_TRUST.
+        Types that the model may contain besides `trust_policy.TRUSTED_TYPES` and REGISTRY_TOOLS_TRUST.
     tracking_uri
         The registry; None takes MLflow's own. A new SQLite store is made if its folder exists.
 
