@@ -32,7 +32,7 @@ export GIT_PYTHON_REFRESH ?= quiet
 # The theme of the site advertises its successor at length.
 export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help run test test-slow test-frameworks check docs docs-serve format mlproject lock proto ui example demo screenshots serve bench clean
+.PHONY: help run test test-slow test-frameworks check docs docs-serve format mlproject lock proto ui example demo governed screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -86,6 +86,10 @@ example: $(VENV)/.test ## Rebuild the example store, which has runs of XGBoost a
 demo: PORT = 5055
 demo: $(VENV)/.run ## Show the loop from prediction log to promotion in two minutes, on a page: PORT=5055.
 	@$(BIN)/python -m pipeline demo --port $(PORT)
+
+governed: PORT = 5060
+governed: $(VENV)/.test ## Run a registry with two users whose production stage moves only on evidence: PORT=5060.
+	@exec $(BIN)/python -m pipeline governed --port $(PORT)
 
 screenshots: $(VENV)/.test ## Take the screenshots of the README again, from the example store; needs chromium.
 	@$(BIN)/python -m tests.support.screenshots

@@ -183,6 +183,24 @@ def demo(folder: Path, port: int) -> None:
         demonstration.run(folder, port, echo)
 
 
+@cli.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("governed"), show_default=True,
+    help="The folder for store, users, policy and key; the folder of an earlier one is emptied.",
+)  # fmt: skip
+@click.option("--port", type=click.IntRange(1, 65535), default=5060, show_default=True)
+@verbose_option
+def governed(folder: Path, port: int) -> None:
+    """Run a registry whose production stage moves only on evidence.
+
+    The command prints two users with their passwords, and the commands to try. Ctrl-C ends it.
+    """
+    from pipeline.showcase import governed as showcase
+
+    with process_setup.ended_by_signals():
+        showcase.run(folder, port, echo)
+
+
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
         echo(line)

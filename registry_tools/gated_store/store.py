@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModelTag
 from mlflow.entities.model_registry.model_version_stages import get_canonical_stage
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from sqlalchemy import event
 
 from registry_tools.errors import MoveRefused, UnsupportedOperation, VerificationError
 from registry_tools.gated_store import tag_rules
@@ -199,7 +201,23 @@ class GatedStore(SqlAlchemyStore):
 
 
 class GatedWorkspaceStore(GatedStore, WorkspaceAwareSqlAlchemyStore):
-    """The same store for a server with workspaces."""
+    """The same store for a server with workspaces.
+
+    MLflow deletes a workspace together with its models past this store, in another part of the same
+    process. So the class also refuses there to delete the number of moves of a stage.
+    """
+
+    def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
+        super().__init__(db_uri, read_db_uri=read_db_uri)
+        if not event.contains(SqlRegisteredModelTag, "before_delete", _keep_moves):
+            event.listen(SqlRegisteredModelTag, "before_delete", _keep_moves)
+
+
+def _keep_moves(mapper: Any, connection: Any, tag: SqlRegisteredModelTag) -> None:
+    if str(tag.key).startswith(f"{HEAD}."):
+        raise refused(
+            f"{tag.name} in workspace {tag.workspace} has a protected stage and cannot be deleted with it"
+        )
 
 
 def _move(model: ModelRows, stage: str, version: int) -> Move:
@@ -235,7 +253,7 @@ def _forced(policy: Policy, move: Move) -> Grant:
     if grant is None or grant.action != "force":
         raise refused(
             f"{move.stage} of {move.model} is protected and is emptied only by force; use: registry-tools "
-            f"unset {move.model}@{move.stage} --force --reason TEXT"
+            f"unset {move.model} --stage {move.stage} --force --reason TEXT"
         )
     return grant
 
