@@ -99,7 +99,7 @@ serve: $(VENV)/.run ## Serve iris@production, and switch versions when the stage
 	@exec env "MLFLOW_TRACKING_URI=$(STORE)" $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Run all benchmarks; see benchmarks/.
-	@missed=0; for each in serving webhook score sweep run_overhead cli_start registry_scale registry_postgres gate_power metric_gate_power slice_power interval_coverage drift onnx_export; do \
+	@missed=0; for each in serving webhook score sweep run_overhead cli_start registry_scale registry_postgres gated_store gate_power metric_gate_power slice_power interval_coverage drift onnx_export; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 mlproject: $(VENV)/.run ## Generate MLproject from the parameters of the commands.

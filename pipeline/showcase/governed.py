@@ -131,6 +131,7 @@ def _variables(address: str, user: str, password: str) -> dict[str, str]:
 def _train(folder: Path, address: str, passwords: Mapping[str, str]) -> None:
     environment = project_environment(**_variables(address, REQUESTER, passwords[REQUESTER]))
     environment.pop("REGISTRY_TOOLS_POLICY", None)
+    environment.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # the server's first requests are slow
     done = run_module(["pipeline", "train", "--plots", "false"], folder, environment)
     if done.returncode != 0:
         raise PipelineError(f"the training failed: {last_line(done.stderr, 'no output')}")

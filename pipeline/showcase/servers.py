@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from registry_tools.errors import last_line
 
-_START_SECONDS, _END_SECONDS = 60, 10
+_START_SECONDS, _END_SECONDS = 120, 10
 _PORT_ATTEMPTS = 5
 
 
@@ -96,7 +96,7 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: str 
     Raises
     ------
     OutdatedSchema, PortTaken, PipelineError
-        If the server ends, or does not answer within a minute.
+        If the server ends, or does not answer within two minutes.
     """
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:

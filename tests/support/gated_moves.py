@@ -14,12 +14,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry_tools.gated_store.builder import build_store
+from registry_tools.gated_store.store import GatedStore
 
 
 def move(store: str, model: str, version: int, statements: int) -> None:
     """Move the stage, and kill this process after a number of statements of the move."""
-    built = build_store(f"gated+{store}")
+    built = GatedStore(store)
     count = 0
 
     def kill(*_: Any) -> None:
