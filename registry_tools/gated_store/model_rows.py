@@ -48,7 +48,7 @@ class ModelRows:
         """Return the version of each alias, in any spelling."""
         table: Any = SqlRegisteredModelAlias
         rows = self.session.execute(sa.select(table.alias, table.version).where(*self._of(table)))
-        return dict(rows.tuples().all())
+        return {row[0]: row[1] for row in rows}
 
     def holder(self, stage: str) -> int | None:
         """Return the version in a stage; None if it is empty. Another spelling of the alias counts too."""
@@ -62,7 +62,7 @@ class ModelRows:
         keys = self.session.execute(
             sa.select(table.key, table.value).where(*self._of(table), table.key.startswith(f"{HEAD}."))
         )
-        return dict(keys.tuples().all())
+        return {row[0]: row[1] for row in keys}
 
     def head(self, stage: str) -> int:
         """Return the number of moves of a stage."""
@@ -79,7 +79,7 @@ class ModelRows:
         rows = self.session.execute(
             sa.select(table.key, table.value).where(*self._of(table), table.version == version)
         )
-        return dict(rows.tuples().all())
+        return {row[0]: row[1] for row in rows}
 
     def legacy_stages(self) -> set[str]:
         """Return the legacy stages that versions have, in lower case."""

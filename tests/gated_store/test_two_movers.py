@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -18,7 +19,10 @@ from registry_tools.policy.policy_file import POLICY_VARIABLE
 from tests.support.gated import Gated, add_users, gated_server, refusal
 from tests.support.postgres import Postgres
 
+pytestmark = pytest.mark.slow  # without minutes: then the tests of one database run one after another
+
 ROUNDS = 8
+_databases = itertools.count(1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql+psycopg2", "postgresql+psycopg"], scope="module")
@@ -31,7 +35,7 @@ def address(
         path.write_bytes(empty_database.read_bytes())
         return f"sqlite:///{path}"
     database: Postgres = request.getfixturevalue("database")
-    uri = database.make(f"gated{len(request.param)}")
+    uri = database.make(f"gated{next(_databases)}")
     return uri.replace("postgresql+psycopg2", request.param)
 
 
@@ -49,7 +53,6 @@ def servers(
         yield first, Gated(second.uri, folder, first.cache)
 
 
-@pytest.mark.slow(minutes=2)
 def test_of_two_moves_at_once_one_wins_and_the_other_is_told(servers: tuple[Gated, Gated]) -> None:
     for _ in range(ROUNDS):
         name = servers[0].model("one", "two")
@@ -70,7 +73,6 @@ def test_of_two_moves_at_once_one_wins_and_the_other_is_told(servers: tuple[Gate
         assert servers[0].legacy(name) == list(servers[1].aliases(name).values())
 
 
-@pytest.mark.slow
 def test_a_rollback_and_a_promotion_set_the_legacy_stage(servers: tuple[Gated, Gated]) -> None:
     name = servers[0].model("one", "two")
     servers[0].promote(name, 1)
@@ -80,7 +82,6 @@ def test_a_rollback_and_a_promotion_set_the_legacy_stage(servers: tuple[Gated, G
     assert servers[1].legacy(name, "Archived") == [2]
 
 
-@pytest.mark.slow
 def test_a_second_move_waits_for_the_first_and_then_sees_it(
     servers: tuple[Gated, Gated], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +103,6 @@ def test_a_second_move_waits_for_the_first_and_then_sees_it(
     store._dispose_engine()
 
 
-@pytest.mark.slow
 def test_a_refused_request_leaves_nothing_of_its_transaction(
     servers: tuple[Gated, Gated], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +124,6 @@ def test_a_refused_request_leaves_nothing_of_its_transaction(
     store._dispose_engine()
 
 
-@pytest.mark.slow(minutes=1)
 def test_a_process_killed_in_the_middle_of_a_move_leaves_nothing_half_done(
     servers: tuple[Gated, Gated], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
