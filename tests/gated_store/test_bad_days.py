@@ -25,9 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from registry_tools.policy.records import verdict_digest
 from registry_tools.policy.tag_names import APPROVAL, approval_tag, approver_id
 from tests.support.constants import IS_LONG
-from tests.support.gated import USERS, Gated, add_users, digest_of, gated_server, write_policy
+from tests.support.gated import USERS, Gated, add_users, digest_of, gated_server, send, write_policy
 from tests.support.mlflow_routes import Route, all_routes, bodies, fill
-from tests.support.tracking_servers import account, add_user
+from tests.support.tracking_servers import add_user
 
 RIGHTS = {"guest": "DENY", "reader": "READ", "editor": "EDIT"}  # all others may do everything
 ACTORS = (*RIGHTS, *USERS, "owner")
@@ -165,9 +165,7 @@ class BadDays(RuleBasedStateMachine):
 
     def send(self, method: str, path: str, user: str, body: dict[str, Any]) -> httpx.Response:
         sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
-        return httpx.request(
-            method, self.gated.uri + path, auth=tuple(account(user).values()), timeout=120, **sent
-        )
+        return send(method, self.gated.uri + path, user, **sent)
 
     def note(self, route: Route, user: str, body: dict[str, Any], response: httpx.Response) -> None:
         """Remember who wrote evidence through a route, and who registered a version."""
@@ -326,12 +324,8 @@ def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             add_user(running.uri, user)
             for kind in ("registered_model", "experiment"):
                 body = {"username": user, "resource_type": kind, "resource_id": "*", "permission": right}
-                answer = httpx.post(
-                    f"{running.uri}/api/3.0/mlflow/users/permissions/grant",
-                    json=body,
-                    auth=tuple(account("owner").values()),
-                    timeout=120,
-                )
+                url = f"{running.uri}/api/3.0/mlflow/users/permissions/grant"
+                answer = send("POST", url, "owner", json=body)
                 assert answer.status_code == 200, answer.text
         yield running
 
