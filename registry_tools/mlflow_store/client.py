@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import getpass
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import mlflow
 import mlflow.exceptions
@@ -27,6 +30,13 @@ from registry_tools.errors import (
 from registry_tools.mlflow_store import sqlite_store
 
 T = TypeVar("T")
+
+RegistryClient = MlflowClient  # the type, for layers that do not import mlflow
+
+# The user for whom this thread works, if the process serves several; see `user_credentials`.
+acting_user: ContextVar[str] = ContextVar("acting_user", default="")
+# If this variable is set, a client of a server reads and writes files only through that server.
+SERVER_FILES_VARIABLE = "REGISTRY_TOOLS_SERVER_FILES_ONLY"
 
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 # MLflow reports a missing alias as an invalid value.
@@ -58,6 +68,8 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
                 f"no registry at {each} (looked in {missing.parent}): train a model first, or name "
                 f"another with --tracking-uri or {variable}"
             )
+    if os.environ.get(SERVER_FILES_VARIABLE) and uri.startswith("http"):
+        importlib.import_module("registry_tools.mlflow_store.user_credentials").only_from_server()
     with translate_errors(uri):
         # Pass both: without `registry_uri`, MLflow reads it from MLFLOW_REGISTRY_URI.
         return MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
@@ -156,6 +168,23 @@ def fetch_pages(search: Callable[..., PagedList[T]], limit: int | None, size: in
     return found
 
 
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A part of a list, and the token of the next part; `following` is None on the last page."""
+
+    items: tuple[T, ...]
+    following: str | None = None
+
+
+def fetch_page(
+    client: MlflowClient, search: Callable[..., PagedList[T]], size: int, token: str | None
+) -> Page[T]:
+    """Return one page of the results of an MLflow search, for a reader who turns the pages."""
+    with translate_errors(client.tracking_uri):
+        found = search(max_results=size, page_token=token)
+    return Page(tuple(found), found.token or None)
+
+
 def iso_time(milliseconds: int) -> str:
     """Return one of MLflow's times, in milliseconds since 1970, as ISO 8601 in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
@@ -207,7 +236,8 @@ def _translate(error: mlflow.exceptions.MlflowException, where: str) -> Registry
 
 def current_user() -> str:
     """Return the user name for the registry, or else the login name, for the history."""
-    signed_in = read_mlflow_creds().username  # the variable MLFLOW_TRACKING_USERNAME, else a file
+    # The second is the variable MLFLOW_TRACKING_USERNAME, else a file.
+    signed_in = acting_user.get() or read_mlflow_creds().username
     if signed_in:
         return signed_in
     try:

@@ -12,7 +12,14 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from registry_tools.mlflow_store.client import fetch_pages, if_exists, translate_errors, upsert
+from registry_tools.mlflow_store.client import (
+    Page,
+    fetch_page,
+    fetch_pages,
+    if_exists,
+    translate_errors,
+    upsert,
+)
 
 # Without this tag MLflow's UI opens an experiment in its view for generative AI.
 TRAINING: dict[str, str] = {"mlflow.experimentKind": "custom_model_development"}
@@ -71,6 +78,14 @@ def find_runs(
     search = partial(client.search_runs, [experiment_id], condition, order_by=["attributes.start_time DESC"])
     with translate_errors(client.tracking_uri):
         return fetch_pages(search, limit, 1000)
+
+
+def runs_page(
+    client: MlflowClient, experiment_id: str, condition: str, size: int, token: str | None
+) -> Page[Run]:
+    """Return one page of the runs of an experiment, newest first."""
+    search = partial(client.search_runs, [experiment_id], condition, order_by=["attributes.start_time DESC"])
+    return fetch_page(client, search, size, token)
 
 
 def find(client: MlflowClient, name: str) -> Experiment | None:

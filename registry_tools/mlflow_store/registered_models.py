@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 
 from registry_tools.errors import NotFound
-from registry_tools.mlflow_store.client import fetch_pages, quote, translate_errors
+from registry_tools.mlflow_store.client import Page, fetch_page, fetch_pages, quote, translate_errors
 from registry_tools.refs import LEGACY_STAGES
 
 
@@ -70,6 +70,15 @@ def aliases_of(model: RegisteredModel) -> dict[str, int]:
 def uses_legacy_stages() -> bool:
     """Return whether a stage without an alias resolves to MLflow's legacy stage of that name."""
     return os.environ.get("REGISTRY_TOOLS_LEGACY_STAGES", "").lower() in {"1", "true"}
+
+
+def models_page(client: MlflowClient, size: int, token: str | None = None) -> Page[RegisteredModelInfo]:
+    """Return one page of the registered models with their stages, by name."""
+    found = fetch_page(client, client.search_registered_models, size, token)
+    return Page(
+        tuple(RegisteredModelInfo(m.name, stages_of(m), m.description or "") for m in found.items),
+        found.following,
+    )
 
 
 def list_models(client: MlflowClient) -> list[RegisteredModelInfo]:

@@ -11,10 +11,18 @@ from typing import Any
 import mlflow.exceptions
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from registry_tools.errors import NotFound
-from registry_tools.mlflow_store.client import fetch_pages, if_exists, iso_time, quote, translate_errors
+from registry_tools.mlflow_store.client import (
+    Page,
+    fetch_page,
+    fetch_pages,
+    if_exists,
+    iso_time,
+    quote,
+    translate_errors,
+)
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
 from registry_tools.refs import ModelRef
 
@@ -97,6 +105,27 @@ def list_versions(client: MlflowClient, name: str, *, limit: int | None = None) 
     return [_with_metrics(client, _info(version, stages)) for version in found]
 
 
+def versions_page(
+    client: MlflowClient, model: RegisteredModel, size: int, token: str | None = None
+) -> Page[VersionInfo]:
+    """Return one page of the versions of a registered model, without metrics, newest first."""
+    condition, order = f"name = {quote(model.name)}", ["version_number DESC"]
+    search = partial(client.search_model_versions, condition, order_by=order)
+    found, stages = fetch_page(client, search, size, token), stages_of(model)
+    return Page(tuple(_info(version, stages) for version in found.items), found.following)
+
+
+def tagged_versions_page(
+    client: MlflowClient, key: str, size: int, token: str | None = None
+) -> Page[VersionInfo]:
+    """Return one page of the versions that have a tag, of all models, without stages, newest first."""
+    search = partial(
+        client.search_model_versions, f"tag.`{key}` LIKE '%'", order_by=["creation_timestamp DESC"]
+    )
+    found = fetch_page(client, search, size, token)
+    return Page(tuple(_info(version, {}) for version in found.items), found.following)
+
+
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """Return a run, such as the run of a version; None if it was removed."""
     return if_exists(client, client.get_run, run_id)
@@ -150,11 +179,26 @@ def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
         held = ", ".join(f"{stage} (version {v})" for stage, v in sorted(stages.items()))
         text = f"stages in use: {held}" if held else "no stage is in use"
         raise NotFound(f"no version of {ref.name!r} is in stage {ref.stage!r}; {text}")
-    found = if_exists(client, client.get_model_version, ref.name, str(number))
+    return _version(client, ref.name, number, stages)
+
+
+def get_version_of(client: MlflowClient, model: RegisteredModel, number: int) -> VersionInfo:
+    """Return a version of a registered model that is known already, with the metrics of its run.
+
+    Raises
+    ------
+    NotFound
+        If the model has no such version; the message lists existing ones.
+    """
+    return _with_metrics(client, _version(client, model.name, number, stages_of(model)))
+
+
+def _version(client: MlflowClient, name: str, number: int, stages: Mapping[str, int]) -> VersionInfo:
+    found = if_exists(client, client.get_model_version, name, str(number))
     if found is None:
-        known = _version_numbers(client, ref.name)
+        known = _version_numbers(client, name)
         text = f"there are: {known}" if known else "it has none"
-        raise NotFound(f"{ref.name!r} has no version {number}; {text}")
+        raise NotFound(f"{name!r} has no version {number}; {text}")
     return _info(found, stages)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
@@ -19,6 +19,7 @@ from mlflow.entities import Run
 
 from registry_tools.errors import BrokenHistory, RegistryToolsError
 from registry_tools.mlflow_store import experiments, registry, runs
+from registry_tools.mlflow_store.client import Page
 from registry_tools.mlflow_store.write_once import write_once
 from registry_tools.promotion.event import APPLIED, BEGIN, EVENT_KIND, FAILED, Event, event_from_run, link_to
 
@@ -112,13 +113,15 @@ class EventLog:
         if not self.root:
             return []
         condition = f"tags.kind = '{EVENT_KIND}'{condition}"
-        events = []
-        for run in experiments.find_runs(self.client, self.experiment_id, condition, limit):
-            try:
-                events.append(event_from_run(run))
-            except RegistryToolsError as error:  # one unreadable event must not hide the others
-                _log.warning("%s", error)
-        return events
+        return _events(experiments.find_runs(self.client, self.experiment_id, condition, limit))
+
+    def page(self, condition: str, size: int, token: str | None) -> Page[Event]:
+        """Return one page of the events that match a condition, newest first."""
+        if not self.root:
+            return Page(())
+        condition = f"tags.kind = '{EVENT_KIND}'{condition}"
+        found = experiments.runs_page(self.client, self.experiment_id, condition, size, token)
+        return Page(tuple(_events(found.items)), found.following)
 
     def stages(self) -> list[str]:
         """Return the stages that have a chain, sorted."""
@@ -244,3 +247,13 @@ class EventLog:
                 can_be_restored=True,
             )
         return run
+
+
+def _events(found: Iterable[Run]) -> list[Event]:
+    events = []
+    for run in found:
+        try:
+            events.append(event_from_run(run))
+        except RegistryToolsError as error:  # one unreadable event must not hide the others
+            _log.warning("%s", error)
+    return events

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from mlflow import MlflowClient
 
+from registry_tools.mlflow_store.client import Page
 from registry_tools.promotion.event import APPLIED, BEGIN, EXTERNAL, OPEN, Event
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.moves import version_text
@@ -43,6 +44,13 @@ def forced_moves(events: Iterable[Event]) -> list[str]:
         for event in events
         if event.forced and event.outcome == APPLIED
     ]
+
+
+def events_page(
+    client: MlflowClient, model: str, stage: str, size: int, token: str | None = None
+) -> Page[Event]:
+    """Return one page of the events on a stage, newest first."""
+    return EventLog.find(client, model).page(f" and tags.stage = '{stage}'", size, token)
 
 
 def last_event(client: MlflowClient, model: str, version: int) -> Event | None:
