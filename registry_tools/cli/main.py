@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import get_completion_class
 
-from registry_tools.cli import approvals, exit_codes, policy, predict, promotion, score, serve, show, versions
+from registry_tools.cli import (
+    approvals,
+    console,
+    exit_codes,
+    policy,
+    predict,
+    promotion,
+    score,
+    serve,
+    show,
+    versions,
+)
 from registry_tools.cli.options import OrderedGroup, json_option, tracking_option, verbose_option
 from registry_tools.cli.output import echo
 
@@ -48,7 +59,7 @@ def completion(shell: str) -> None:
         echo(line)
 
 
-for _module in (show, predict, score, serve, promotion, policy, approvals, versions):
+for _module in (show, predict, score, serve, promotion, policy, approvals, versions, console):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 cli.add_command(cli.commands.pop("completion"))  # the last one in the help

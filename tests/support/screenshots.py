@@ -6,13 +6,14 @@ To add a picture, add a function to `PICTURES`. The function opens a page, for a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -20,6 +21,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.browser import MISSING, SIZE, PageLog, launched, opened
+from tests.support.consoles import running_console
+from tests.support.gated import Gated, add_users, gated_server, write_policy
 from tests.support.mlflow_ui import (
     axis_titles,
     open_chart,
@@ -30,6 +33,8 @@ from tests.support.mlflow_ui import (
     wait_for_lines,
 )
 from tests.support.servers import BIN, eventually, example
+from tests.support.stores import create_database
+from tests.support.tracking_servers import account
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 # MLflow's Assistant opens on the first visit, and leaves a button in the corner.
@@ -164,6 +169,61 @@ def report(page: Page, address: str) -> None:
         _end_below(page, page.get_by_role("row", name="precision of 1"))
 
 
+def console_history(page: Page, address: str) -> None:
+    """Show the history of a stage in the console."""
+    with _console(address) as console:
+        page.goto(f"{console}/models/iris/stages/production")
+        page.set_viewport_size({"width": SIZE["width"], "height": 632})
+
+
+def console_request(page: Page, address: str) -> None:
+    """Show a request that waits for an approval, as an approver sees it in the console."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        create_database(folder / "empty.db")
+        with gated_server(folder / "empty.db", folder) as gated:
+            add_users(gated.uri)
+            policy = write_policy(folder, approvals={"count": 1, "by": ["ana", "ben"]})
+            name = _requested(gated)
+            with _console(gated.uri, "--policy", str(policy)) as console:
+                page.goto(f"{console}/models/{name}/versions/2/production")
+                page.get_by_label("Name").fill("ben")
+                page.get_by_label("Password").fill(account("ben")["MLFLOW_TRACKING_PASSWORD"])
+                page.get_by_role("button", name="Sign in").click()
+                expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    _end_below(page, page.get_by_role("region", name="gates"), space=8)
+
+
+def _requested(gated: Gated) -> str:
+    """Return a model whose version 2 is requested for production, where version 1 is."""
+    name = gated.model("one", "two", name="iris")
+    gated.evaluate(name, 1)
+    gated.request("trainer", name, 1)
+    gated.decide("ana", name, 1)
+    assert gated.move("trainer", name, 1).status_code == 200
+    messages = {
+        "integrity": "7 model files and 7 evidence files match the manifest",
+        "predictions": "5 recorded predictions reproduced",
+        "clean_holdout": "30 rows, none of them a training row",
+        "champion": "accuracy 0.9667 and 0.9333 of version 1 on 30 rows, difference +0.0333",
+    }
+    gates = [
+        {"gate": gate, "passed": True, "message": text, "metrics": {}} for gate, text in messages.items()
+    ]
+    gated.evaluate(name, 2, gates=tuple(gates))
+    gated.request("trainer", name, 2, reason="trained on the flowers of October")
+    return name
+
+
+@contextlib.contextmanager
+def _console(registry: str, *options: str) -> Iterator[str]:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running_console(registry, Path(scratch, "console.log"), *options) as address,
+    ):
+        yield address
+
+
 def write_report(command: Sequence[str], address: str, path: Path) -> None:
     """Run a command of `registry-tools` with `--html` on the registry at an address."""
     subprocess.run(
@@ -174,7 +234,8 @@ def write_report(command: Sequence[str], address: str, path: Path) -> None:
 
 
 PICTURES: dict[str, Callable[[Page, str], None]] = {
-    each.__name__: each for each in (runs, sweep, compare, report, losses, monitoring)
+    each.__name__: each
+    for each in (runs, sweep, compare, report, losses, monitoring, console_history, console_request)
 }
 
 

@@ -44,13 +44,18 @@ def _no_global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with MLflow's empty tables, made once because it takes seconds."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    create_database(path)
+    return path
+
+
+def create_database(path: Path) -> None:
+    """Create a SQLite store with MLflow's empty tables."""
     before = Path.cwd()
     os.chdir(path.parent)  # MLflow creates the artifact folder of the first experiment here
     try:
         MlflowClient(f"sqlite:///{path}").search_registered_models()
     finally:
         os.chdir(before)
-    return path
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import SIZE, PageLog
+from tests.support.browser import SIZE, PageLog, contrast
 from tests.support.mlflow_ui import (
     FOUR,
     axis_titles,
@@ -188,32 +188,6 @@ def test_the_reports_work_without_network_script_and_mouse(
     assert contrast(page) >= 4.5
     assert not page_log.errors
     assert not page_log.outside
-
-
-def contrast(page: Page) -> float:
-    """Return the lowest contrast of a text with its background, as WCAG defines it."""
-    pairs = page.evaluate(
-        """() => [...document.querySelectorAll("main *")]
-          .filter(e => !e.closest("svg") && [...e.childNodes].some(n => n.data?.trim()))
-          .map(e => {
-            let ground = e;
-            while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)")
-              ground = ground.parentElement ?? document.body;
-            return [e, ground].map((each, place) =>
-              getComputedStyle(each)[["color", "backgroundColor"][place]].match(/[0-9.]+/g))
-          })"""
-    )
-
-    def light(colour: list[str]) -> float:
-        parts = (float(part) / 255 for part in colour[:3])
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    found = []
-    for pair in pairs:
-        dark, bright = sorted(light(colour) for colour in pair)
-        found.append((bright + 0.05) / (dark + 0.05))
-    return min(found)
 
 
 @pytest.mark.slow

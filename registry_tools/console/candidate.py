@@ -1,0 +1,142 @@
+"""A version as a candidate for a stage: its evidence, and the conditions of a move that are not met."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from registry_tools.attestation.statement import VerdictStatement
+from registry_tools.errors import RegistryToolsError, VerificationError
+from registry_tools.mlflow_store import registered_models, registry
+from registry_tools.mlflow_store.client import Page, RegistryClient
+from registry_tools.mlflow_store.registry import VersionInfo
+from registry_tools.policy import tag_names
+from registry_tools.policy.decision import Move, missing, verify_verdict
+from registry_tools.policy.definition import Policy, StagePolicy
+from registry_tools.policy.records import Approval, Request
+from registry_tools.promotion.event_log import EventLog
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version for a stage; `rules` is None if the policy does not protect the stage."""
+
+    version: VersionInfo
+    stage: str
+    holder: int | None
+    rules: StagePolicy | None
+    request: Request | None = None
+    verdict: VerdictStatement | None = None
+    verdict_fault: str = ""
+    approvals: tuple[Approval, ...] = ()
+    gaps: tuple[str, ...] = ()
+    seen: str = ""  # changes with the evidence, so that nobody approves what the page did not show
+
+
+def read_candidate(
+    client: RegistryClient, policy: Policy | None, user: str | None, name: str, number: int, stage: str
+) -> Candidate:
+    """Read a version with its metrics, and judge it by the policy."""
+    model = registered_models.get_registered_model(client, name)
+    version = registry.get_version_of(client, model, number)
+    rules = policy.stage(name, stage) if policy is not None else None
+    head = _head(client, model, version, stage) if rules is not None else 0
+    move = Move(
+        model=name,
+        stage=stage,
+        version=number,
+        holder=registered_models.stages_of(model).get(stage),
+        head=head,
+        digests={"model": version.digest, "evidence": version.evidence_digest},
+        tags=version.tags,
+        user=user,
+        now=datetime.now(timezone.utc),
+    )
+    if policy is None or rules is None:
+        return Candidate(version, stage, move.holder, None, seen=_seen(move))
+    verdict, fault = _verdict(rules, move)
+    approvals = (_record(Approval, move, tag_names.approval_tag(stage, each)) for each in rules.approvals.by)
+    return Candidate(
+        version,
+        stage,
+        move.holder,
+        rules,
+        _record(Request, move, tag_names.request_tag(stage)),
+        verdict,
+        fault,
+        tuple(each for each in approvals if each is not None),
+        tuple(missing(policy, move)),
+        _seen(move),
+    )
+
+
+def _head(client: RegistryClient, model: Any, version: VersionInfo, stage: str) -> int:
+    """Return the number of moves of a stage as `stage_head` does, but write nothing."""
+    count = model.tags.get(tag_names.head_tag(stage), "")
+    if count.isascii() and count.isdecimal():
+        return int(count)
+    if tag_names.REGISTERED_BY in version.tags:  # a gated registry, before the first move
+        return 0
+    return EventLog.find(client, model.name).head(stage).sequence
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """A version that somebody requested for the next move of a stage."""
+
+    model: str
+    version: int
+    stage: str
+    request: Request
+
+
+def open_requests(
+    client: RegistryClient, policy: Policy, stage: str, size: int, token: str | None
+) -> Page[OpenRequest]:
+    """Return the open requests for a stage among one page of the versions that were ever requested for it."""
+    tag, heads, found = tag_names.request_tag(stage), {}, []
+    page = registry.tagged_versions_page(client, tag, size, token)
+    for version in page.items:
+        name = version.name
+        if policy.stage(name, stage) is None:
+            continue
+        if name not in heads:
+            tags = registered_models.get_registered_model(client, name).tags
+            heads[name] = tags.get(tag_names.head_tag(stage), "0")
+        with contextlib.suppress(VerificationError):  # any user may write the tag
+            request = Request.from_text(version.tags[tag])
+            if str(request.head) == heads[name]:
+                found.append(OpenRequest(name, version.version, stage, request))
+    return Page(tuple(found), page.following)
+
+
+def _verdict(rules: StagePolicy, move: Move) -> tuple[VerdictStatement | None, str]:
+    """Return the statement of the signed verdict, or else why there is none."""
+    envelope = move.tags.get(tag_names.verdict_tag(move.stage))
+    if envelope is None:
+        return None, "it has no verdict"
+    try:
+        return verify_verdict(rules, envelope, move.model, move.version, move.digests), ""
+    except RegistryToolsError as error:
+        return None, str(error)
+
+
+def _record(kind: type[R], move: Move, tag: str) -> R | None:
+    """Return the record in a tag if it is about the present files, verdict and head of the stage."""
+    try:
+        found = kind.from_text(move.tags[tag])
+    except (KeyError, VerificationError):
+        return None
+    is_current = (found.digest, found.head, found.verdict) == (move.digests["model"], move.head, move.verdict)
+    return found if is_current else None
+
+
+def _seen(move: Move) -> str:
+    shown = [move.holder, move.head, move.digests["model"], move.verdict]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
