@@ -32,7 +32,7 @@ export GIT_PYTHON_REFRESH ?= quiet
 # The theme of the site advertises its successor at length.
 export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: help run test test-slow test-frameworks check docs docs-serve format mlproject lock proto ui example demo governed screenshots serve bench clean
+.PHONY: help run test test-slow test-frameworks check docs docs-serve format mlproject lock proto ui console example demo governed screenshots serve bench clean
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -80,6 +80,14 @@ else
 	@$(BIN)/python -m pipeline show-example --port $(PORT)
 endif
 
+console: PORT = 5002
+console: $(VENV)/.run ## Open the console on the example store, or on your registry: STORE=http://127.0.0.1:5000, PORT=5002.
+ifeq ($(origin STORE),command line)
+	@exec $(BIN)/registry-tools console --tracking-uri "$(STORE)" --port $(PORT)
+else
+	@$(BIN)/python -m pipeline show-example --console --port $(PORT)
+endif
+
 example: $(VENV)/.test ## Rebuild the example store, which has runs of XGBoost and LightGBM.
 	@$(BIN)/python -m pipeline make-example
 
@@ -99,7 +107,7 @@ serve: $(VENV)/.run ## Serve iris@production, and switch versions when the stage
 	@exec env "MLFLOW_TRACKING_URI=$(STORE)" $(BIN)/registry-tools serve $(NAME)@production --port $(PORT)
 
 bench: $(VENV)/.test ## Run all benchmarks; see benchmarks/.
-	@missed=0; for each in serving webhook score sweep run_overhead cli_start registry_scale registry_postgres gated_store gate_power metric_gate_power slice_power interval_coverage drift onnx_export; do \
+	@missed=0; for each in serving webhook score sweep run_overhead cli_start registry_scale registry_postgres gated_store console gate_power metric_gate_power slice_power interval_coverage drift onnx_export; do \
 	  $(BIN)/python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 mlproject: $(VENV)/.run ## Generate MLproject from the parameters of the commands.

@@ -152,15 +152,16 @@ def make_example(folder: Path) -> None:
 @cli.command("show-example")
 @_folder
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--console", is_flag=True, help="Open the console of registry-tools instead of the MLflow UI.")
 @verbose_option
-def show_example(folder: Path, port: int) -> None:
+def show_example(folder: Path, port: int, console: bool) -> None:
     """Open the example store in the MLflow UI.
 
     The UI shows a copy of the store, until you press Ctrl-C.
     """
     from pipeline.showcase import example_store
 
-    example_store.show(folder, port, echo)
+    example_store.show(folder, port, echo, console)
 
 
 @cli.command()

@@ -172,8 +172,20 @@ def server(folder: Path, port: int | None = None) -> Iterator[tuple[str, subproc
     (folder / "server.log").unlink()
 
 
-def show(folder: Path, port: int, echo: Callable[[str], None]) -> None:
-    """Open a copy of the example store in the MLflow UI until interrupted; changes are discarded.
+@contextlib.contextmanager
+def _console(folder: Path, port: int, registry: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the console of a registry until the body ends; yield its process."""
+    scratch = folder / "console"
+    scratch.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "registry_tools", "console", "--tracking-uri", registry]
+    with run_server(command, scratch, _environment(), "console", port) as (_, process):
+        yield process
+
+
+def show(folder: Path, port: int, echo: Callable[[str], None], console: bool = False) -> None:
+    """Open a copy of the example store in the MLflow UI or in the console until interrupted.
+
+    The changes are discarded.
 
     Raises
     ------
@@ -193,18 +205,25 @@ def show(folder: Path, port: int, echo: Callable[[str], None]) -> None:
         shutil.copyfile(folder / DATABASE, copy / DATABASE)
         shutil.copytree(folder / ARTIFACTS, copy / ARTIFACTS, copy_function=shutil.copyfile)
         try:
-            _serve(copy, port, echo, signals)
+            _serve(copy, port, echo, signals, console)
         except OutdatedSchema:
             _upgrade(copy / DATABASE)
-            _serve(copy, port, echo, signals)
+            _serve(copy, port, echo, signals, console)
 
 
-def _serve(folder: Path, port: int, echo: Callable[[str], None], signals: list[int]) -> None:
-    with server(folder, port) as (address, process):
-        _print_links(address, echo)
+def _serve(folder: Path, port: int, echo: Callable[[str], None], signals: list[int], console: bool) -> None:
+    with contextlib.ExitStack() as running:
+        address, process = running.enter_context(server(folder, None if console else port))
+        processes = {"MLflow server": process}
+        if console:
+            processes["console"] = running.enter_context(_console(folder, port, address))
+            echo(f"http://127.0.0.1:{port}  the console on a copy of the example store, read-only")
+        else:
+            _print_links(address, echo)
         while not signals:
-            if process.poll() is not None:
-                raise PipelineError(f"the MLflow server ended with exit code {process.returncode}")
+            for name, each in processes.items():
+                if each.poll() is not None:
+                    raise PipelineError(f"the {name} ended with exit code {each.returncode}")
             time.sleep(0.2)
 
 
