@@ -107,8 +107,9 @@ def onnx(arguments: dict[str, Any]) -> Any:
 
 
 def keras(arguments: dict[str, Any]) -> Any:
-    from keras import Input, Sequential, layers, optimizers
+    from keras import Input, Sequential, layers, optimizers, utils
 
+    utils.set_random_seed(0)  # or one version could be so much worse that its promotion is refused
     model = Sequential([Input((4,)), layers.Dense(16, "relu"), layers.Dense(3, "softmax")])
     model.compile(optimizers.Adam(0.02), "sparse_categorical_crossentropy")
     model.fit(MATRIX[::2], TRAIN_Y.to_numpy(), epochs=40, batch_size=25, verbose=0)
@@ -136,14 +137,13 @@ def statsmodels(arguments: dict[str, Any]) -> Any:
     return mlflow.statsmodels.log_model(sm.OLS(TRAIN_Y, TRAIN_X).fit(), **arguments)
 
 
-class LongPetals(mlflow.pyfunc.PythonModel):
-    """Predicts a class from the length of the petal."""
-
-    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
-        return np.digitize(model_input["petal length (cm)"], [2.5, 4.8])
-
-
 def python_function(arguments: dict[str, Any]) -> Any:
+    class LongPetals(mlflow.pyfunc.PythonModel):  # local, so that MLflow stores its code with the model
+        """Predicts a class from the length of the petal."""
+
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+            return np.digitize(model_input["petal length (cm)"], [2.5, 4.8])
+
     return mlflow.pyfunc.log_model(python_model=LongPetals(), **arguments)
 
 
