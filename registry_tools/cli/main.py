@@ -7,20 +7,10 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import get_completion_class
 
-from registry_tools.cli import (
-    approvals,
-    console,
-    exit_codes,
-    policy,
-    predict,
-    promotion,
-    score,
-    serve,
-    show,
-    versions,
-)
+from registry_tools.cli import console, exit_codes, predict, promotion, score, serve, show, versions
 from registry_tools.cli.options import OrderedGroup, json_option, tracking_option, verbose_option
 from registry_tools.cli.output import echo
+from registry_tools.cli.protected import approvals, policy
 
 # MLflow, pandas and scikit-learn take two seconds to import, so each command imports them itself.
 

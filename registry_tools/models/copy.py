@@ -17,6 +17,7 @@ from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, manifest
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import is_of_registry
 from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _copy_version(
             source=address,
             run_id=run_id,
             description=version.description,
-            tags={**version.tags, ORIGIN_TAG: origin},
+            tags=_tags_to_copy(version) | {ORIGIN_TAG: origin},
         )
     # Two simultaneous copies both find no version in the target, so the later one is deleted.
     first = _find_copy(target, name, origin)
@@ -125,6 +126,10 @@ def _copy_version(
         return first
     runs.finish(target, run_id)
     return number
+
+
+def _tags_to_copy(version: VersionInfo) -> dict[str, str]:
+    return {key: text for key, text in version.tags.items() if not is_of_registry(key)}
 
 
 def _find_copy(target: MlflowClient, name: str, origin: str) -> int | None:

@@ -10,6 +10,12 @@ HEAD = "head"  # of the registered model
 REGISTERED_BY = "registered_by"  # of a version: the authenticated user who created it; may be empty
 
 
+def is_of_registry(key: str) -> bool:
+    """Check whether a tag of a version has a meaning only in the registry where it was written."""
+    kind, dot, _ = key.partition(".")
+    return key == REGISTERED_BY or bool(dot and kind in {VERDICT, REQUEST, APPROVAL, FORCE, HELD})
+
+
 def verdict_tag(stage: str) -> str:
     """Return the tag with the signed verdict for a stage."""
     return f"{VERDICT}.{stage}"

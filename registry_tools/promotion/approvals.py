@@ -115,6 +115,8 @@ def pending(client: MlflowClient, policy: Policy, model: str | None = None) -> l
     A request that was granted, or whose stage moved otherwise, is not pending. One that is void because
     its verdict changed is, with that as a missing condition.
     """
+    if model is not None:
+        registered_models.get_registered_model(client, model)  # its error lists existing models
     found: list[PendingRequest] = []
     for stage in sorted({stage for stages in policy.models.values() for stage in stages}):
         for version in registry.versions_with_tag(client, tag_names.request_tag(stage), model):

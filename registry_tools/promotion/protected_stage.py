@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import PromotionError, VerificationError
+from registry_tools.errors import AccessDenied, PromotionError, VerificationError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registry
@@ -93,7 +93,13 @@ def write_stamped(client: MlflowClient, version: VersionInfo, key: str, record: 
     stamped = type(record).from_text(written.tags.get(key, "") if written is not None else "")
     if stamped.by:
         return stamped
-    registry.delete_tag(client, version, key)
+    try:
+        registry.delete_tag(client, version, key)
+    except AccessDenied as error:  # MLflow lets a user set a tag who may not delete it
+        raise PromotionError(
+            f"{registry_address(client)} did not add your name to the tag {key}, so that it does not count, "
+            "and you may not delete it: ask a user with MANAGE to do so"
+        ) from error
     if stamped.at is None:
         return None
     raise PromotionError(

@@ -9,14 +9,14 @@ from mlflow import MlflowClient
 
 from registry_tools.errors import AccessDenied, MoveRefused, RegistryToolsError, VerificationError
 from registry_tools.evaluation.verdict import GateResult
-from registry_tools.mlflow_store import stages
+from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user, translate_errors
 from registry_tools.mlflow_store.registered_models import get_registered_model
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.policy.decision import Move, verify_verdict
 from registry_tools.policy.definition import Policy, StagePolicy
 from registry_tools.policy.records import Held
-from registry_tools.policy.tag_names import HELD, VERDICT, head_tag, held_tag, verdict_tag
+from registry_tools.policy.tag_names import HELD, REGISTERED_BY, VERDICT, head_tag, held_tag, verdict_tag
 from registry_tools.promotion.event_log import EventLog
 
 
@@ -112,7 +112,14 @@ def _entry(version: VersionInfo, stage: str, rules: StagePolicy, model_tags: Map
 
 
 def _is_gated(client: MlflowClient, name: str, stage: str) -> bool:
-    """Return whether the registry protects the count of a stage, by deleting the tag, which is missing."""
+    """Return whether the registry is gated: it wrote down who registered the newest version.
+
+    For a version from before that, the function tries to delete the count, which is missing. MLflow lets
+    only a user with MANAGE do so.
+    """
+    newest = registry.newest_version(client, name)
+    if newest is not None and REGISTERED_BY in newest.tags:
+        return True
     try:
         with translate_errors(client.tracking_uri):
             client.delete_registered_model_tag(name, head_tag(stage))

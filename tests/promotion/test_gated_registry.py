@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 import registry_tools
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
-from registry_tools.errors import PromotionError
+from registry_tools.errors import MoveRefused, PromotionError
 from registry_tools.evaluation.gate_options import GateOptions
+from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import stages
 from registry_tools.policy.policy_file import load_policy
 from registry_tools.promotion import history as histories
@@ -137,6 +138,32 @@ def test_the_next_command_completes_a_move_that_a_restart_interrupted(
         assert running.aliases(name) == {"production": 1}
         [event] = histories.list_events(MlflowClient(running.uri), name)
         assert (event.outcome, event.actor) == ("applied", "trainer")
+
+
+@pytest.mark.slow
+def test_an_approver_needs_no_more_than_edit(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = Verdict((GateResult("none", True, "not evaluated here"),))
+    monkeypatch.setattr(promote, "evaluate", lambda *_: passed)
+    approvals = {"count": 1, "by": ["ana", "ben"]}
+    with gated_server(empty_database, tmp_path, permission="EDIT") as running:
+        add_users(running.uri)
+        write_policy(tmp_path, approvals=approvals)
+        name = running.model()
+        assert running.untag("ben", name, 1, "other").text == "Permission denied"
+        ref, where = f"{name}/1", {"to": "production", "tracking_uri": running.uri}
+        # A failed event has a place in the chain, but is no move of the stage.
+        with signed_in("trainer"), pytest.raises(MoveRefused, match="it has no verdict"):
+            registry_tools.promote(ref, **where)
+        running.evaluate(name, 1)
+        with signed_in("trainer"):
+            registry_tools.request(ref, reason="better", **where)
+        with signed_in("ben"):
+            assert registry_tools.approve(ref, **where).head == 0
+        with signed_in("trainer"):
+            assert registry_tools.promote(ref, policy=running.policy, **where).version == 1
+        assert running.aliases(name) == {"production": 1}
 
 
 def test_the_policy_of_the_server_decides_and_the_refusal_says_so(

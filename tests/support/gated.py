@@ -227,11 +227,13 @@ def gated_server(
     users: str | None = None,
     with_users: bool = True,
     with_policy: bool = True,
+    permission: str = "MANAGE",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gated]:
-    """Run `mlflow server` with the gated store over SQLite or another database; every user has all rights.
+    """Run `mlflow server` with the gated store over SQLite or another database.
 
-    Without `with_users`, the server has no basic-auth app; without `with_policy`, it is told of no policy.
+    Every user has at least the `permission` on each model. Without `with_users`, the server has no
+    basic-auth app; without `with_policy`, it is told of no policy.
     """
     if store is None:
         if not (folder / "mlflow.db").exists():
@@ -243,7 +245,7 @@ def gated_server(
     variables = {POLICY_VARIABLE: str(folder / "registry.yaml") if with_policy else "", **(environment or {})}
     if with_users:
         users = users or f"sqlite:///{folder}/auth.db"
-        started = guarded_server(store, users, folder, *options, permission="MANAGE", environment=variables)
+        started = guarded_server(store, users, folder, *options, permission=permission, environment=variables)
     else:
         started = server_over(store, folder, *options, environment=variables)
     with started as uri:

@@ -1,0 +1,1 @@
+"""The commands on protected stages: their policy, signed verdicts, requests and approvals."""
