@@ -291,7 +291,7 @@ def test_every_command_has_help_and_the_common_options(capsys: Any) -> None:
         text = capsys.readouterr().out
         assert command.help
         assert all(option in text for option in ("--tracking-uri", "-v"))
-        assert "--json" in text or name == "serve"
+        assert "--json" in text or name in {"serve", "console"}
 
 
 def test_a_version_has_the_same_stages_by_stage_and_by_number(local: Place) -> None:
