@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -17,6 +19,7 @@ import click
 import mlflow.cli
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 from registry_tools.cli.serve import serve
 from registry_tools.serving.rest.app import _routes
@@ -197,3 +200,27 @@ def test_each_file_states_that_it_is_not_tested() -> None:
     for name in ("Containerfile", "compose.yaml", "kubernetes.yaml"):
         text = " ".join((DEPLOY / name).read_text().replace("#", " ").split())
         assert re.search(r"Never (built|run|applied) so far: there was no (engine|cluster)", text)
+
+
+def test_the_image_of_the_server_has_the_packages_of_the_gated_store() -> None:
+    code = (
+        "import sys, registry_tools.gated_store.store;"
+        "print(*(m.__file__ for name, m in sys.modules.items() if name.startswith('registry_tools')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    imported = set()
+    for node in (
+        node for path in done.stdout.split() for node in ast.walk(ast.parse(Path(path).read_text()))
+    ):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module).partition(".")[0])
+    third_party = imported - sys.stdlib_module_names - {"registry_tools"}
+    of_module = importlib.metadata.packages_distributions()
+    installed = {canonicalize_name(pin.name) for pin in pins("deploy/server.lock")}
+    assert {"mlflow", "securesystemslib", "yaml"} <= third_party
+    for module in third_party - {"typing_extensions"}:  # for the type checker only
+        assert {canonicalize_name(name) for name in of_module[module]} & installed, module

@@ -20,7 +20,8 @@ from tests.support.servers import eventually, free_port, wait_until_up
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("target", "path"), [("serve", "ping"), ("ui", "health"), ("console", "health"), ("demo", "")]
+    ("target", "path"),
+    [("serve", "ping"), ("ui", "health"), ("console", "health"), ("demo", ""), ("governed", "health")],
 )
 def test_a_signal_to_make_ends_the_server_that_it_started(
     target: str, path: str, model: str, local: Place, start: Callable[..., subprocess.Popen[bytes]]
