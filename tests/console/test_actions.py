@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
 from registry_tools.policy import tag_names
 from registry_tools.policy.records import Approval
@@ -121,6 +122,7 @@ def test_what_others_wrote_is_escaped(console: GatedConsole) -> None:
             assert "<img" not in page
 
 
+@pytest.mark.slow
 def test_users_who_act_at_the_same_time_are_not_mixed(console: GatedConsole) -> None:
     names = [requested(console) for _ in range(3)]
     with ExitStack() as open_clients:
@@ -143,6 +145,7 @@ def test_users_who_act_at_the_same_time_are_not_mixed(console: GatedConsole) -> 
         assert (found.by, found.reason) == (user, user)
 
 
+@pytest.mark.slow
 def test_a_rollback_of_a_stage_that_moved_since_is_refused(console: GatedConsole) -> None:
     name = console.gated.model("one", "two")
     with sign_in(console.address, "oncall") as oncall:
@@ -157,6 +160,7 @@ def test_a_rollback_of_a_stage_that_moved_since_is_refused(console: GatedConsole
         assert without.status_code == 400
 
 
+@pytest.mark.slow
 def test_files_that_are_not_behind_the_server_are_not_read(console: GatedConsole, tmp_path: Path) -> None:
     gated, secret = console.gated, tmp_path / "secret"
     (secret / "evidence").mkdir(parents=True)

@@ -159,6 +159,7 @@ def test_a_server_does_not_start_without_a_verdict(model: str, policy: Path) -> 
     assert "version 1 has no verdict for production, and a verdict is required" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_verdict_is_kept_with_the_cached_version(local: Place, policy: Path, tmp_path: Path) -> None:
     name = local.model(GOOD, EQUAL)
     stages.move_alias(local.client, name, STAGE, 1)
@@ -186,6 +187,7 @@ def verdicts_of(ref: str) -> list[tuple[bool, str]]:
     return [(gate.passed, gate.message) for gate in verify(ref).gates if gate.gate == "verdict"]
 
 
+@pytest.mark.slow
 def test_verify_reports_the_verdicts_and_checks_them_by_the_policy(
     model: str, local: Place, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

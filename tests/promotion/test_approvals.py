@@ -96,6 +96,7 @@ def test_a_rejection_stops_the_promotion_until_its_user_approves(gated: Gated, r
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_approval_is_void_after_another_evaluation(gated: Gated, run: Run) -> None:
     name = gated.model()
     gated.evaluate(name, 1)
@@ -111,6 +112,7 @@ def test_an_approval_is_void_after_another_evaluation(gated: Gated, run: Run) ->
     assert (code, "nobody requested" in err) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_rolled_back_version_does_not_return_with_its_old_verdict(
     gated: Gated, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_forced_move_needs_the_right_to_it_and_comes_first_in_the_history(gate
     assert second.endswith(": outage")
 
 
+@pytest.mark.slow
 def test_options_of_the_gates_contradict_the_policy(gated: Gated, run: Run) -> None:
     name = gated.model()
     code, _, err = run(

@@ -88,6 +88,7 @@ def test_the_first_promotion_passes_and_records_every_field(place: Place) -> Non
     } == {
         "action": "promote",
         "actor": "ada",
+        "external": False,
         "failure": None,
         "is_running": False,
         "forced": False,
@@ -237,6 +238,7 @@ def test_a_rollback_may_name_the_version(place: Place) -> None:
         roll_back(place, name)
 
 
+@pytest.mark.slow
 def test_a_second_rollback_names_the_command_that_returns_to_the_version_that_the_first_one_left(
     local: Place,
 ) -> None:

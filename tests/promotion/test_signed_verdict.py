@@ -105,6 +105,7 @@ def test_the_head_is_the_number_of_events_without_a_gated_registry(local: Place,
         action()
 
 
+@pytest.mark.slow
 def test_an_empty_stage_is_compared_with_its_last_version(local: Place, policy: Path) -> None:
     name = local.model(GOOD, EQUAL)
     promote.register(local.client, name, 1, "production")
@@ -114,6 +115,7 @@ def test_an_empty_stage_is_compared_with_its_last_version(local: Place, policy: 
     assert "no champion" not in {gate.gate: gate.message for gate in result.verdict.gates}["champion"]
 
 
+@pytest.mark.slow
 def test_a_shorter_time_is_signed_and_a_longer_one_refused(model: str, local: Place, policy: Path) -> None:
     result = evaluate(f"{model}/2", to="production", expires="12h", **OPTIONS)
     end = datetime.fromisoformat(str(result.expires_at))
@@ -164,6 +166,7 @@ def test_an_encrypted_key_needs_its_password(
     assert evaluate(f"{model}/2", to="production", key=key).evaluator == "ci"
 
 
+@pytest.mark.slow
 def test_long_messages_are_shortened_to_fit_a_tag(model: str, local: Place, policy: Path) -> None:
     rules = load_policy(policy).stage(model, "production")
     assert rules is not None
