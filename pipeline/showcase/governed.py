@@ -153,7 +153,7 @@ def _instructions(folder: Path, address: str, passwords: Mapping[str, str]) -> l
         "  registry-tools promote iris/1 --to production   # refused: there is no evidence",
         f"  registry-tools evaluate iris/1 --to production --key {where}/{KEY}",
         "  registry-tools request iris/1 --to production --reason 'the first version'",
-        f"and as {APPROVER}:",
+        f"and as {APPROVER}, or on the pages of `registry-tools console`:",
         f"  {sign_in} registry-tools approve iris/1 --to production",
         f"then as {REQUESTER}, or with the alias button of MLflow's page {address}/#/models/iris:",
         "  registry-tools promote iris/1 --to production --reason 'the first version'",

@@ -45,7 +45,7 @@ def test_the_printed_commands_promote_the_version_and_ctrl_c_ends_the_server(
     assert process.poll() is None, log.read_text()
     lines = [line.strip() for line in log.read_text().splitlines()]
     exports = [line for line in lines if line.startswith("export ")]
-    steps = [line for line in lines if "registry-tools " in line]
+    steps = [line for line in lines if "registry-tools " in line and "console" not in line]
     done = [run(step, tmp_path, exports) for step in steps]
     assert [each.returncode for each in done] == [3, 0, 0, 0, 0], [each.stderr for each in done]
     for export in exports:
