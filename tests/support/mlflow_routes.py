@@ -7,9 +7,8 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
-
-from hypothesis import strategies as st
 
 Pools = Mapping[str, Sequence[Any]]  # the values of a field, by its name
 _PLACE = re.compile(r"<(?:\w+:)?(\w+)>|{(\w+)(?::\w+)?}")
@@ -54,14 +53,11 @@ def all_routes() -> list[Route]:
     return list(found.values())
 
 
-def bodies(route: Route, pools: Pools) -> st.SearchStrategy[dict[str, Any]]:
-    """Return bodies with values from the pools: those of the message's fields, or a few of the pools."""
+def random_body(route: Route, pools: Pools, random: Random) -> dict[str, Any]:
+    """Return a body with values from the pools: those of the message's fields, or a few of the pools."""
     if route.message is not None:
-        return _message(route.message, pools)
-    few = st.lists(st.sampled_from(sorted(pools)), unique=True, max_size=6)
-    return few.flatmap(
-        lambda names: st.fixed_dictionaries({name: st.sampled_from(pools[name]) for name in names})
-    )
+        return _message(route.message, pools, random)
+    return {name: random.choice(pools[name]) for name in random.sample(sorted(pools), random.randrange(6))}
 
 
 def fill(path: str, body: Mapping[str, Any]) -> str:
@@ -69,22 +65,21 @@ def fill(path: str, body: Mapping[str, Any]) -> str:
     return _PLACE.sub(lambda part: str(body.get(part[1] or part[2], "x")), path)
 
 
-def _message(message: Any, pools: Pools, depth: int = 2) -> st.SearchStrategy[dict[str, Any]]:
-    known = {field.name: _value(field, pools, depth) for field in message.fields}
-    named = {name: value for name, value in known.items() if name in pools}
-    others = {name: value for name, value in known.items() if name not in pools}
-    return st.fixed_dictionaries(named, optional=others)
+def _message(message: Any, pools: Pools, random: Random, depth: int = 2) -> dict[str, Any]:
+    body = {}
+    for field in message.fields:
+        if field.name in pools or random.random() < 0.3:
+            count = random.randrange(4) if field.is_repeated else 1
+            values = [_value(field, pools, random, depth) for _ in range(count)]
+            body[field.name] = values if field.is_repeated else values[0]
+    return body
 
 
-def _value(field: Any, pools: Pools, depth: int) -> st.SearchStrategy[Any]:
-    if field.name in pools and field.message_type is None:
-        one: st.SearchStrategy[Any] = st.sampled_from(pools[field.name])
-    elif field.message_type is not None:
-        one = _message(field.message_type, pools, depth - 1) if depth else st.just({})
-    elif field.cpp_type == field.CPPTYPE_STRING:
-        one = st.sampled_from(["", "x", "0"])
-    elif field.cpp_type == field.CPPTYPE_BOOL:
-        one = st.booleans()
-    else:
-        one = st.sampled_from([0, 1, 7])
-    return st.lists(one, max_size=3) if field.is_repeated else one
+def _value(field: Any, pools: Pools, random: Random, depth: int) -> Any:
+    if field.message_type is not None:
+        return _message(field.message_type, pools, random, depth - 1) if depth else {}
+    if field.name in pools:
+        return random.choice(pools[field.name])
+    if field.cpp_type == field.CPPTYPE_STRING:
+        return random.choice(["", "x", "0"])
+    return random.choice([True, False] if field.cpp_type == field.CPPTYPE_BOOL else [0, 1, 7])
