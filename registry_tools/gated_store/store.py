@@ -221,7 +221,7 @@ def _keep_moves(mapper: Any, connection: Any, tag: SqlRegisteredModelTag) -> Non
 
 
 def _move(model: ModelRows, stage: str, version: int) -> Move:
-    """Return what the decision on a move depends on, as it is in the database now."""
+    """Return a move with the present state of the database."""
     tags = model.tags(version)
     digests = {"model": tags.get(tag_rules.MODEL_DIGEST), "evidence": tags.get(tag_rules.EVIDENCE_DIGEST)}
     return Move(
