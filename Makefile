@@ -96,7 +96,7 @@ demo: $(VENV)/.run ## Show the loop from prediction log to promotion in two minu
 	@$(BIN)/python -m pipeline demo --port $(PORT)
 
 governed: PORT = 5060
-governed: $(VENV)/.test ## Run a registry with two users whose production stage moves only on evidence: PORT=5060.
+governed: $(VENV)/.test ## Run a registry and its console, with two users, whose production stage moves only on evidence: PORT=5060.
 	@exec $(BIN)/python -m pipeline governed --port $(PORT)
 
 screenshots: $(VENV)/.test ## Take the screenshots of the README again, from the example store; needs chromium.

@@ -189,17 +189,25 @@ def demo(folder: Path, port: int) -> None:
     "--folder", type=click.Path(path_type=Path), default=Path("governed"), show_default=True,
     help="The folder for store, users, policy and key; the folder of an earlier one is emptied.",
 )  # fmt: skip
-@click.option("--port", type=click.IntRange(1, 65535), default=5060, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5060, show_default=True,
+    help="The port of the registry.",
+)  # fmt: skip
+@click.option(
+    "--console-port", type=click.IntRange(1, 65535),
+    help="The port of the console.  [default: the port of the registry plus 1]",
+)  # fmt: skip
 @verbose_option
-def governed(folder: Path, port: int) -> None:
+def governed(folder: Path, port: int, console_port: int | None) -> None:
     """Run a registry whose production stage moves only on evidence.
 
-    The command prints two users with their passwords, and the commands to try. Ctrl-C ends it.
+    The command starts a server and its console, and prints their addresses, the users with their
+    passwords, and the commands to try. Ctrl-C ends it.
     """
     from pipeline.showcase import governed as showcase
 
     with process_setup.ended_by_signals():
-        showcase.run(folder, port, echo)
+        showcase.run(folder, port, console_port or port + 1, echo)
 
 
 def _print_lines(lines: list[str]) -> None:

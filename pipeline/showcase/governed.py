@@ -1,4 +1,4 @@
-"""Run a gated registry on this machine: a server with two users, a policy, a key, and a version of Iris."""
+"""Run a gated registry on this machine: server, console, users, policy, key, and a version of Iris."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,26 +29,30 @@ KEY, POLICY = "ci.pem", "registry.yaml"
 _MARK = ".made-by-make-governed"
 
 
-def run(folder: Path, port: int, echo: Callable[[str], None]) -> None:
-    """Run the registry until interrupted; the folder of an earlier one is emptied first.
+def run(folder: Path, port: int, console_port: int, echo: Callable[[str], None]) -> None:
+    """Run the registry and its console until interrupted; the folder of an earlier one is emptied first.
 
     Raises
     ------
     PipelineError
-        If the folder has other files, the port is in use, or the server does not start or ends.
+        If the folder has other files, a port is in use, or a server does not start or ends.
     """
-    check_port(port)
+    for each in (port, console_port):
+        check_port(each)
     _prepare(folder)
     passwords = {user: secrets.token_urlsafe(9) for user in (ADMIN, REQUESTER, APPROVER)}
     with _server(folder.resolve(), port, passwords[ADMIN]) as (address, process):
         for user in (REQUESTER, APPROVER):
             _add_user(address, user, passwords)
+            _write_variables(folder, address, user, passwords[user])
         _train(folder, address, passwords)
-        for line in _instructions(folder, address, passwords):
-            echo(line)
-        while process.poll() is None:
-            time.sleep(0.2)
-        raise PipelineError(f"the MLflow server ended with exit code {process.returncode}")
+        with _console(folder.resolve(), address, console_port) as (console_address, console):
+            for line in _instructions(folder, address, console_address, passwords):
+                echo(line)
+            while process.poll() is None and console.poll() is None:
+                time.sleep(0.2)
+        name, ended = ("MLflow server", process) if process.poll() is not None else ("console", console)
+        raise PipelineError(f"the {name} ended with exit code {ended.returncode}")
 
 
 def _prepare(folder: Path) -> None:
@@ -72,7 +77,7 @@ def _prepare(folder: Path) -> None:
         "gates": {"min": {"accuracy": 0.9}},
         "evaluators": ["ci"],
         "approvals": {"count": 1, "by": [REQUESTER, APPROVER]},
-        "rollback": [REQUESTER, APPROVER],
+        "rollback": [APPROVER],
         "force": [APPROVER],
     }
     policy = {
@@ -90,6 +95,7 @@ def _server(folder: Path, port: int, password: str) -> Iterator[tuple[str, subpr
         "default_permission": "MANAGE",
         "database_uri": f"sqlite:///{folder}/users.db",
         "admin_username": ADMIN,
+        "auth_cache_ttl_seconds": 60,  # else each request of a page of the console waits for a password check
     }
     lines = [f"{name} = {value}" for name, value in settings.items()]
     (folder / "auth.ini").write_text("\n".join(["[mlflow]", *lines]) + "\n")
@@ -107,6 +113,17 @@ def _server(folder: Path, port: int, password: str) -> Iterator[tuple[str, subpr
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
     )
     with run_server(command, folder, environment, "MLflow server", port) as (chosen, process):
+        yield f"http://127.0.0.1:{chosen}", process
+
+
+@contextlib.contextmanager
+def _console(folder: Path, registry: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the console, whose log has a folder of its own."""
+    own = folder / "console"
+    own.mkdir()
+    options = ("--tracking-uri", registry, "--policy", str(folder / POLICY))
+    command = [sys.executable, "-m", "registry_tools", "console", *options]
+    with run_server(command, own, project_environment(), "console", port) as (chosen, process):
         yield f"http://127.0.0.1:{chosen}", process
 
 
@@ -137,24 +154,32 @@ def _train(folder: Path, address: str, passwords: Mapping[str, str]) -> None:
         raise PipelineError(f"the training failed: {last_line(done.stderr, 'no output')}")
 
 
-def _instructions(folder: Path, address: str, passwords: Mapping[str, str]) -> list[str]:
-    where = os.path.relpath(folder)
-    sign_in = f"MLFLOW_TRACKING_USERNAME={APPROVER} MLFLOW_TRACKING_PASSWORD={passwords[APPROVER]}"
-    exports = {
-        **_variables(address, REQUESTER, passwords[REQUESTER]),
-        "REGISTRY_TOOLS_POLICY": f"{where}/{POLICY}",
+def _write_variables(folder: Path, address: str, user: str, password: str) -> None:
+    """Write the file that makes a shell act as a user."""
+    variables = {
+        **_variables(address, user, password),
+        "REGISTRY_TOOLS_POLICY": str(folder.resolve() / POLICY),
     }
+    path = folder / f"{user}.sh"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+
+
+def _instructions(folder: Path, address: str, console: str, passwords: Mapping[str, str]) -> list[str]:
+    where = os.path.relpath(folder)
     return [
         f"{address}  MLflow with a gated registry; {where}/{POLICY} is its policy. Ctrl-C ends it.",
+        f"{console}  its console",
         *(f"  {user} / {password}" for user, password in passwords.items()),
         "",
         f"{REQUESTER} registered iris/1, in staging. In another terminal, as {REQUESTER}:",
-        *(f"  export {name}={value}" for name, value in exports.items()),
+        f"  . {where}/{REQUESTER}.sh",
         "  registry-tools promote iris/1 --to production   # refused: there is no evidence",
         f"  registry-tools evaluate iris/1 --to production --key {where}/{KEY}",
         "  registry-tools request iris/1 --to production --reason 'the first version'",
-        f"and as {APPROVER}, or on the pages of `registry-tools console`:",
-        f"  {sign_in} registry-tools approve iris/1 --to production",
+        f"Approve as {APPROVER}, in the console or with",
+        f"  (. {where}/{APPROVER}.sh; registry-tools approve iris/1 --to production)",
         f"then as {REQUESTER}, or with the alias button of MLflow's page {address}/#/models/iris:",
         "  registry-tools promote iris/1 --to production --reason 'the first version'",
+        "docs/how-to/protect-a-stage.md goes through all of it.",
     ]
