@@ -154,7 +154,7 @@ def test_every_console_block_of_the_documents_is_run_by_a_test() -> None:
     served, scored = ("how-to/serve-a-stage", "reference/http-api"), ("scoring", "how-to/monitor-and-retrain")
     followed = {"tutorial", *(f"how-to/{guide}" for guide in CONTINUED)}
     own = ("explain-predictions", "from-a-joblib-file", "honest-splits", "predict-a-number", "rare-classes")
-    pages = {f"how-to/{page}" for page in (*own, "read-a-table", "verify-a-verdict")}
+    pages = {f"how-to/{page}" for page in (*own, "protect-a-stage", "read-a-table", "verify-a-verdict")}
     run = {"../README", "training", adopted, *pages, *served, *scored, *followed}
     shown = {
         os.path.relpath(document.with_suffix(""), ROOT / "docs")

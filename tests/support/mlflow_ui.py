@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
@@ -42,6 +43,18 @@ def open_runs(page: Page, address: str, experiment: str = "iris", view: str | No
     shared = f"&viewStateShareKey={view}" if view else ""
     page.goto(f"{address}/#/experiments/{place}/runs?workflowType=machine_learning{shared}")
     expect(page.get_by_text("matching runs")).to_be_visible()
+
+
+def save_alias(page: Page, address: str, account: tuple[str, ...], version: str, alias: str) -> None:
+    """Add an alias on the page of a version that has one, as the user with a name and a password."""
+    sign_in = b64encode(":".join(account).encode()).decode()
+    page.set_extra_http_headers({"Authorization": f"Basic {sign_in}"})
+    page.goto(f"{address}/#/{version}?workflowType=machine_learning")
+    page.reload()  # the address of an open page differs in its fragment only
+    page.get_by_role("button", name="Edit aliases").click()
+    page.get_by_role("dialog").get_by_role("combobox").fill(alias)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Save aliases").click()
 
 
 def open_chart(page: Page, address: str, runs: Sequence[Run], metrics: Sequence[str]) -> None:

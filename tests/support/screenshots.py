@@ -30,6 +30,7 @@ from tests.support.mlflow_ui import (
     open_runs,
     open_trials,
     runs_of,
+    save_alias,
     wait_for_lines,
 )
 from tests.support.servers import BIN, eventually, example
@@ -178,20 +179,55 @@ def console_history(page: Page, address: str) -> None:
 
 def console_request(page: Page, address: str) -> None:
     """Show a request that waits for an approval, as an approver sees it in the console."""
+    with _gated() as gated:
+        name = _requested(gated)
+        with _console(gated.uri, "--policy", str(gated.policy)) as console:
+            page.goto(f"{console}/models/{name}/versions/2/production")
+            page.get_by_label("Name").fill("ben")
+            page.get_by_label("Password").fill(account("ben")["MLFLOW_TRACKING_PASSWORD"])
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("button", name="Approve")).to_be_visible()
+    _end_below(page, page.get_by_role("region", name="gates"), space=8)
+
+
+def alias_refused(page: Page, address: str) -> None:
+    """Show how MLflow's own page reports that a version without a verdict may not enter a stage."""
+    with _gated() as gated:
+        _save_alias(page, gated, gated.model("one", name="iris"))
+        expect(page.get_by_role("dialog").get_by_text("stage refused: ")).to_be_visible()
+    page.set_viewport_size(SIZE | {"height": 600})
+
+
+def alias_set(page: Page, address: str) -> None:
+    """Show MLflow's own page after it moved a stage to a version with a verdict and an approval."""
+    with _gated() as gated:
+        name = gated.model("one", name="iris")
+        gated.evaluate(name, 1)
+        gated.request("trainer", name, 1)
+        gated.decide("ben", name, 1)
+        _save_alias(page, gated, name)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.get_by_text("Production", exact=True)).to_be_visible()
+        page.mouse.move(0, 0)
+    page.set_viewport_size(SIZE | {"height": 576})
+
+
+def _save_alias(page: Page, gated: Gated, name: str) -> None:
+    assert gated.move("trainer", name, 1, "staging").status_code == 200
+    _remember(page, _QUIET)
+    save_alias(page, gated.uri, tuple(account("trainer").values()), f"models/{name}/versions/1", "production")
+
+
+@contextlib.contextmanager
+def _gated() -> Iterator[Gated]:
+    """Run a gated server whose stage production needs one approval."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         create_database(folder / "empty.db")
         with gated_server(folder / "empty.db", folder) as gated:
             add_users(gated.uri)
-            policy = write_policy(folder, approvals={"count": 1, "by": ["ana", "ben"]})
-            name = _requested(gated)
-            with _console(gated.uri, "--policy", str(policy)) as console:
-                page.goto(f"{console}/models/{name}/versions/2/production")
-                page.get_by_label("Name").fill("ben")
-                page.get_by_label("Password").fill(account("ben")["MLFLOW_TRACKING_PASSWORD"])
-                page.get_by_role("button", name="Sign in").click()
-                expect(page.get_by_role("button", name="Approve")).to_be_visible()
-    _end_below(page, page.get_by_role("region", name="gates"), space=8)
+            write_policy(folder, approvals={"count": 1, "by": ["ana", "ben"]})
+            yield gated
 
 
 def _requested(gated: Gated) -> str:
@@ -233,9 +269,10 @@ def write_report(command: Sequence[str], address: str, path: Path) -> None:
     )
 
 
+_OF_A_GATED_SERVER = (console_request, alias_refused, alias_set)
 PICTURES: dict[str, Callable[[Page, str], None]] = {
     each.__name__: each
-    for each in (runs, sweep, compare, report, losses, monitoring, console_history, console_request)
+    for each in (runs, sweep, compare, report, losses, monitoring, console_history, *_OF_A_GATED_SERVER)
 }
 
 
