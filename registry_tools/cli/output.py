@@ -123,7 +123,7 @@ def refused_by(verdict: Verdict, error: str) -> str:
             return error
     except (AttributeError, OSError, ValueError):  # one of them is closed or is not a file
         return error
-    gates = [gate.gate for gate in verdict.refusals]
+    gates = list(dict.fromkeys(gate.gate for gate in verdict.refusals))  # the policy may refuse several times
     return f"refused by the gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
 
 
