@@ -115,7 +115,7 @@ def assert_shown(project: Path, shown_commands: list[tuple[str, str]]) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert plain(done.stdout) == plain(shown), f"$ {command}"
 

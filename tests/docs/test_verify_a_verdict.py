@@ -33,7 +33,7 @@ def run_node(folder: Path, envelope: dict[str, Any], key: str) -> subprocess.Com
     (folder / "key.pub.pem").write_text(keys()[key][1])
     (folder / "verify.mjs").write_text(program("js"))
     command = ["node", "verify.mjs", "verdict.json", "key.pub.pem"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_the_verifier_of_sigstore_accepts_a_verdict_and_refuses_a_changed_one(tm
 def test_the_library_of_in_toto_reads_the_statement(tmp_path: Path) -> None:
     (tmp_path / "statement.json").write_bytes(PAYLOAD)
     command = [sys.executable, "-c", program("python")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stdout == "['iris/3/model', 'iris/3/evidence']\n", done.stderr
 
 
