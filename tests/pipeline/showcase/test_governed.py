@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from pipeline.cli import main
 from tests.support.commands import environment
@@ -18,9 +18,9 @@ from tests.support.constants import ROOT
 from tests.support.servers import eventually, free_port
 
 
-def run(command: str, folder: Path, exports: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user who has typed the exports."""
-    script = "\n".join([*exports, command])
+def run(command: str, folder: Path, sign_in: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a shell of a user who has signed in."""
+    script = f"{sign_in}\n{command}"
     # By default, a command gives up after 5 s, which a loaded machine may need for a request.
     variables = {**environment(), "PYTHONPATH": str(ROOT), "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
     return subprocess.run(
@@ -30,7 +30,7 @@ def run(command: str, folder: Path, exports: list[str]) -> subprocess.CompletedP
 
 @pytest.mark.slow(minutes=1)
 def test_the_printed_commands_promote_the_version_and_ctrl_c_ends_the_server(
-    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     process = start(
         *(sys.executable, "-m", "pipeline", "governed"),
@@ -44,14 +44,12 @@ def test_the_printed_commands_promote_the_version_and_ctrl_c_ends_the_server(
     eventually(lambda: process.poll() is not None or "then as ana" in log.read_text(), 250)
     assert process.poll() is None, log.read_text()
     lines = [line.strip() for line in log.read_text().splitlines()]
-    exports = [line for line in lines if line.startswith("export ")]
+    (sign_in,) = (line for line in lines if line.startswith(". "))
     steps = [line for line in lines if "registry-tools " in line and "console" not in line]
-    done = [run(step, tmp_path, exports) for step in steps]
+    done = [run(step, tmp_path, sign_in) for step in steps]
     assert [each.returncode for each in done] == [3, 0, 0, 0, 0], [each.stderr for each in done]
-    for export in exports:
-        monkeypatch.setenv(*export.removeprefix("export ").split("=", 1))
-    held = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_model_version_by_alias("iris", "production")
-    assert int(held.version) == 1
+    shown = run("registry-tools show iris@production --json", tmp_path, sign_in)
+    assert json.loads(shown.stdout)["version"] == 1
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert "Traceback" not in log.read_text()
