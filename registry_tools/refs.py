@@ -109,3 +109,8 @@ def parse_ref(text: str, *, stage: str | None = None) -> ModelRef:
             raise InvalidReference(f"{text[:40]!r}: no version has a number that large")
         return ModelRef(model_name(name), version=int(target))
     return ModelRef(model_name(name), stage=stage_name(target))
+
+
+def version_text(version: int | None) -> str:
+    """Return the text for a version, or for no version, in messages."""
+    return "no version" if version is None else f"version {version}"

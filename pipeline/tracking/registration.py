@@ -10,6 +10,7 @@ from pipeline.errors import RegistrationError
 from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
 from registry_tools.models.manifest import VersionManifest, digest_of
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.promotion.promote import register
 
 
@@ -48,10 +49,7 @@ def register_version(
         If the registry refuses the move. The version stays registered, and the stage keeps its version.
     """
     client = MlflowClient()
-    digests = {
-        registry.DIGEST_TAG: digest_of(manifest.model),
-        registry.EVIDENCE_DIGEST_TAG: digest_of(manifest.evidence),
-    }
+    digests = {DIGEST_TAG: digest_of(manifest.model), EVIDENCE_DIGEST_TAG: digest_of(manifest.evidence)}
     version = registry.register(
         client,
         name,

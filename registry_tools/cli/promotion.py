@@ -249,7 +249,7 @@ def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracki
 
 
 def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
-    from registry_tools.promotion.moves import version_text
+    from registry_tools.refs import version_text
 
     if as_json:
         print_json(result.as_dict())

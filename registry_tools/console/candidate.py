@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any
 
 from registry_tools.attestation.statement import VerdictStatement
 from registry_tools.errors import RegistryToolsError, VerificationError
@@ -15,12 +15,10 @@ from registry_tools.mlflow_store import registered_models, registry
 from registry_tools.mlflow_store.client import Page, RegistryClient
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.policy import tag_names
-from registry_tools.policy.decision import Move, missing, verify_verdict
+from registry_tools.policy.decision import Move, current_record, decisions, missing, verdict_of
 from registry_tools.policy.definition import Policy, StagePolicy
 from registry_tools.policy.records import Approval, Request
 from registry_tools.promotion.event_log import EventLog
-
-R = TypeVar("R", bound=Request)
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,15 @@ def read_candidate(
     if policy is None or rules is None:
         return Candidate(version, stage, move.holder, None, seen=_seen(move))
     verdict, fault = _verdict(rules, move)
-    approvals = (_record(Approval, move, tag_names.approval_tag(stage, each)) for each in rules.approvals.by)
     return Candidate(
         version,
         stage,
         move.holder,
         rules,
-        _record(Request, move, tag_names.request_tag(stage)),
+        current_record(Request, move, tag_names.request_tag(stage)),
         verdict,
         fault,
-        tuple(each for each in approvals if each is not None),
+        tuple(decisions(rules, move)),
         tuple(missing(policy, move)),
         _seen(move),
     )
@@ -118,23 +115,10 @@ def open_requests(
 
 def _verdict(rules: StagePolicy, move: Move) -> tuple[VerdictStatement | None, str]:
     """Return the statement of the signed verdict, or else why there is none."""
-    envelope = move.tags.get(tag_names.verdict_tag(move.stage))
-    if envelope is None:
-        return None, "it has no verdict"
     try:
-        return verify_verdict(rules, envelope, move.model, move.version, move.digests), ""
+        return verdict_of(rules, move), ""
     except RegistryToolsError as error:
         return None, str(error)
-
-
-def _record(kind: type[R], move: Move, tag: str) -> R | None:
-    """Return the record in a tag if it is about the present files, verdict and head of the stage."""
-    try:
-        found = kind.from_text(move.tags[tag])
-    except (KeyError, VerificationError):
-        return None
-    is_current = (found.digest, found.head, found.verdict) == (move.digests["model"], move.head, move.verdict)
-    return found if is_current else None
 
 
 def _seen(move: Move) -> str:

@@ -11,12 +11,13 @@ from registry_tools.errors import UnsupportedOperation
 from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.make_evidence import MadeEvidence, make_evidence
 from registry_tools.mlflow_store import registry
-from registry_tools.mlflow_store.registry import DIGEST_TAG, VersionInfo
+from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import artifacts, evidence, manifest
 from registry_tools.models.formats import describe
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.manifest import MANIFEST_FILE
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import DIGEST_TAG
 from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from registry_tools.evaluation.isolated_predict import (
     predict_in_clean_process,
 )
 from registry_tools.evaluation.version_bundle import as_outcomes, labels_for, task_of
-from registry_tools.mlflow_store.registry import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.models import evidence, manifest
 from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredictions
 from registry_tools.models.formats import describe
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.stats.metric import Outcomes, find_metric
 from registry_tools.task import CLASSIFICATION, DEFAULT_METRICS, REGRESSION
 

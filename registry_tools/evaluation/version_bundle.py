@@ -15,11 +15,12 @@ import pandas as pd
 from registry_tools.data.schema import quoted_names
 from registry_tools.errors import VerificationError
 from registry_tools.evaluation.isolated_predict import IsolatedPredictions
-from registry_tools.mlflow_store.registry import ONNX_DIGEST_TAG, VersionInfo
+from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.models import evidence, manifest
 from registry_tools.models.evidence import Evaluation, Holdout, RecordedPredictions, TrainingRows
 from registry_tools.models.loader import verified_evidence, verified_files
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import ONNX_DIGEST_TAG
 from registry_tools.stats.metric import Outcomes
 from registry_tools.task import CLASSIFICATION, REGRESSION
 

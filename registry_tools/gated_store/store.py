@@ -30,7 +30,14 @@ from registry_tools.gated_store.transaction import joining, shared
 from registry_tools.policy.decision import Grant, Move, decide
 from registry_tools.policy.definition import Policy
 from registry_tools.policy.records import Held
-from registry_tools.policy.tag_names import APPROVAL, HEAD, head_tag, held_tag
+from registry_tools.policy.tag_names import (
+    APPROVAL,
+    DIGEST_TAG,
+    EVIDENCE_DIGEST_TAG,
+    HEAD,
+    head_tag,
+    held_tag,
+)
 
 Action = Literal["promote", "rollback", "force"]
 
@@ -223,7 +230,7 @@ def _keep_moves(mapper: Any, connection: Any, tag: SqlRegisteredModelTag) -> Non
 def _move(model: ModelRows, stage: str, version: int) -> Move:
     """Return a move with the present state of the database."""
     tags = model.tags(version)
-    digests = {"model": tags.get(tag_rules.MODEL_DIGEST), "evidence": tags.get(tag_rules.EVIDENCE_DIGEST)}
+    digests = {"model": tags.get(DIGEST_TAG), "evidence": tags.get(EVIDENCE_DIGEST_TAG)}
     return Move(
         model=model.name,
         stage=stage,

@@ -13,13 +13,22 @@ from registry_tools.errors import VerificationError
 from registry_tools.gated_store.refusal import refused
 from registry_tools.policy.definition import Policy
 from registry_tools.policy.records import Approval, Force, Request
-from registry_tools.policy.tag_names import APPROVAL, FORCE, HEAD, HELD, REGISTERED_BY, REQUEST, approver_id
+from registry_tools.policy.tag_names import (
+    APPROVAL,
+    DIGEST_TAG,
+    EVIDENCE_DIGEST_TAG,
+    FORCE,
+    HEAD,
+    HELD,
+    ONNX_DIGEST_TAG,
+    REGISTERED_BY,
+    REQUEST,
+    approver_id,
+)
 
 Tag = TypeVar("Tag", ModelVersionTag, RegisteredModelTag)
 
-# The digests of the files of a version.
-MODEL_DIGEST, EVIDENCE_DIGEST, ONNX_DIGEST = "artifact_digest", "evidence_digest", "onnx_digest"
-DIGESTS = frozenset({MODEL_DIGEST, EVIDENCE_DIGEST, ONNX_DIGEST})
+DIGESTS = frozenset({DIGEST_TAG, EVIDENCE_DIGEST_TAG, ONNX_DIGEST_TAG})
 STAMPED: Mapping[str, type[Request | Approval | Force]] = {REQUEST: Request, APPROVAL: Approval, FORCE: Force}
 
 

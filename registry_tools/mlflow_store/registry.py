@@ -24,11 +24,9 @@ from registry_tools.mlflow_store.client import (
     translate_errors,
 )
 from registry_tools.mlflow_store.registered_models import get_registered_model, stages_of, uses_legacy_stages
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.refs import ModelRef
 
-DIGEST_TAG = "artifact_digest"  # the digest of the model files
-EVIDENCE_DIGEST_TAG = "evidence_digest"
-ONNX_DIGEST_TAG = "onnx_digest"  # the digest of the ONNX file that a promotion stored
 _LONGEST_DESCRIPTION = 5_000  # characters; PostgreSQL refuses a longer one, which SQLite accepts
 
 

@@ -13,6 +13,7 @@ from registry_tools.errors import RegistryToolsError
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import if_exists, translate_errors, upsert
 from registry_tools.mlflow_store.registered_models import aliases_of, get_registered_model
+from registry_tools.policy.tag_names import DIGEST_TAG
 from registry_tools.refs import LEGACY_STAGES
 
 _log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def check_write_access(client: MlflowClient, name: str) -> None:
         get_registered_model(client, name)  # its error lists existing models
         return
     if version.digest is not None:
-        registry.set_tags(client, version, {registry.DIGEST_TAG: version.digest})
+        registry.set_tags(client, version, {DIGEST_TAG: version.digest})
         return
     with translate_errors(client.tracking_uri):
         client.update_model_version(name, str(version.version), version.description)

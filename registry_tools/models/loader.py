@@ -18,6 +18,7 @@ from registry_tools.models.folder_loader import load_folder
 from registry_tools.models.loaded_model import LoadedModel
 from registry_tools.models.manifest import EVIDENCE, MANIFEST_FILE, SIGNATURE_FILE
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG, ONNX_DIGEST_TAG
 from registry_tools.refs import ModelRef, parse_ref
 
 if TYPE_CHECKING:
@@ -219,15 +220,15 @@ def check_evidence(
     if version.digest is None or version.evidence_digest is None:
         # Otherwise a user who may write tags could disable these checks.
         raise VerificationError(
-            f"the digest tags of the version were removed; restore {registry.DIGEST_TAG} and "
-            f"{registry.EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
+            f"the digest tags of the version were removed; restore {DIGEST_TAG} and "
+            f"{EVIDENCE_DIGEST_TAG} of {version.name} version {version.version}, which has "
             f"{EVIDENCE}/{MANIFEST_FILE}, or register the model again; if `adopt` was interrupted, repeat it"
         )
     # The manifest may belong to another version. The tag of the ONNX file is set last, so it may be missing.
     parts = (
         (found.model, version.digest),
         (found.evidence, version.evidence_digest),
-        (found.onnx, version.tags.get(registry.ONNX_DIGEST_TAG)),
+        (found.onnx, version.tags.get(ONNX_DIGEST_TAG)),
     )
     if any(digest not in (None, manifest.digest_of(part)) for part, digest in parts):
         raise VerificationError(
@@ -271,6 +272,6 @@ def sign(client: MlflowClient, version: VersionInfo, key: Path) -> str:
         for name in (MANIFEST_FILE, SIGNATURE_FILE):
             artifacts.add_evidence(client, version, Path(scratch, name))
         if version.digest is None:
-            parts = {registry.DIGEST_TAG: made.model, registry.EVIDENCE_DIGEST_TAG: made.evidence}
+            parts = {DIGEST_TAG: made.model, EVIDENCE_DIGEST_TAG: made.evidence}
             registry.set_tags(client, version, {tag: manifest.digest_of(part) for tag, part in parts.items()})
     return f"{EVIDENCE}/{SIGNATURE_FILE}"

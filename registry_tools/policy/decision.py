@@ -13,8 +13,10 @@ from registry_tools.errors import MoveRefused, VerificationError
 from registry_tools.policy import tag_names
 from registry_tools.policy.definition import Policy, StagePolicy
 from registry_tools.policy.records import Approval, Force, Held, Record, Request, verdict_digest
+from registry_tools.refs import version_text
 
 R = TypeVar("R", bound=Record)
+B = TypeVar("B", bound=Request)  # the records that are bound to the state of a move
 
 # The registry puts this before the message of a refusal, so that clients can tell it from other errors.
 REFUSED_PREFIX = MoveRefused.prefix
@@ -107,6 +109,33 @@ def verify_verdict(
     return statement
 
 
+def verdict_of(rules: StagePolicy, move: Move) -> VerdictStatement:
+    """Return the statement of the verdict of a version, as `verify_verdict` does.
+
+    Raises
+    ------
+    VerificationError
+        If the version has no verdict, or for the reasons of `verify_verdict`.
+    """
+    envelope = move.tags.get(tag_names.verdict_tag(move.stage))
+    if envelope is None:
+        raise VerificationError("it has no verdict")
+    return verify_verdict(rules, envelope, move.model, move.version, move.digests)
+
+
+def current_record(kind: type[B], move: Move, tag: str) -> B | None:
+    """Return a request or an approval; None if it is missing, invalid, or bound to another state."""
+    record, _ = _read(kind, move, tag)
+    return record if record is not None and _is_current(record, move) else None
+
+
+def decisions(rules: StagePolicy, move: Move) -> list[Approval]:
+    """Return the present approvals and rejections by the users who may approve; each user has one tag."""
+    tags = {user: tag_names.approval_tag(move.stage, user) for user in rules.approvals.by}
+    found = ((user, current_record(Approval, move, tag)) for user, tag in tags.items())
+    return [approval for user, approval in found if approval is not None and approval.by == user]
+
+
 def _judge(policy: Policy, move: Move) -> tuple[Grant | None, list[str]]:
     """Return the grant, or else the conditions that are not met."""
     if move.holder == move.version:
@@ -191,7 +220,8 @@ def _statement_gaps(rules: StagePolicy, move: Move, statement: VerdictStatement)
     if statement.head != move.head:
         yield f"is for move {statement.head + 1} of the stage, and the next is {move.head + 1}"
     if statement.champion != move.holder:
-        yield f"compares with {_version(statement.champion)}, and the stage holds {_version(move.holder)}"
+        held = version_text(move.holder)
+        yield f"compares with {version_text(statement.champion)}, and the stage holds {held}"
     gates = rules.gates
     metric = statement.metric if gates.metric == "auto" else gates.metric
     options = statement.rule, statement.margin, statement.metric
@@ -214,7 +244,7 @@ def _approval_gaps(
             "its request is void since its verdict or the stage changed" if request else "nobody requested it"
         )
         yield f"{why}; run: registry-tools request {command} --reason TEXT"
-    approvals = _approvals(rules, move)
+    approvals = decisions(rules, move)
     for each in approvals:
         if each.decision == "reject":
             yield f"{each.by} rejected it: {each.reason}; {each.by} may run: registry-tools approve {command}"
@@ -228,23 +258,9 @@ def _approval_gaps(
         )
 
 
-def _approvals(rules: StagePolicy, move: Move) -> list[Approval]:
-    """Return the present decisions of the users who may approve; each user has one tag."""
-    found = []
-    for user in rules.approvals.by:
-        approval, _ = _read(Approval, move, tag_names.approval_tag(move.stage, user))
-        if approval is not None and approval.by == user and _is_current(approval, move):
-            found.append(approval)
-    return found
-
-
 def _is_current(record: Request, move: Move) -> bool:
     present = move.digests.get("model"), move.head, move.verdict
     return (record.digest, record.head, record.verdict) == present
-
-
-def _version(number: int | None) -> str:
-    return "no version" if number is None else f"version {number}"
 
 
 def _names(names: Sequence[str]) -> str:

@@ -8,6 +8,9 @@ import hashlib
 VERDICT, REQUEST, APPROVAL, FORCE, HELD = "verdict", "request", "approval", "force", "held"
 HEAD = "head"  # of the registered model
 REGISTERED_BY = "registered_by"  # of a version: the authenticated user who created it; may be empty
+# Tags of a version with the digests of its files: of the model, of the evidence, and of the ONNX file that a
+# promotion stored.
+DIGEST_TAG, EVIDENCE_DIGEST_TAG, ONNX_DIGEST_TAG = "artifact_digest", "evidence_digest", "onnx_digest"
 
 
 def is_of_registry(key: str) -> bool:
@@ -28,12 +31,7 @@ def request_tag(stage: str) -> str:
 
 def approval_tag(stage: str, user: str) -> str:
     """Return the tag with the approval or the rejection by one user."""
-    return f"{approval_prefix(stage)}{approver_id(user)}"
-
-
-def approval_prefix(stage: str) -> str:
-    """Return the beginning of the names of all approval tags of a stage."""
-    return f"{APPROVAL}.{stage}."
+    return f"{APPROVAL}.{stage}.{approver_id(user)}"
 
 
 def approver_id(user: str) -> str:

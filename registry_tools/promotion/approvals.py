@@ -22,7 +22,7 @@ from registry_tools.mlflow_store import registered_models, registry
 from registry_tools.mlflow_store.client import registry_address
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.policy import tag_names
-from registry_tools.policy.decision import Move, missing, verify_verdict
+from registry_tools.policy.decision import Move, current_record, decisions, missing, verdict_of
 from registry_tools.policy.definition import Policy
 from registry_tools.policy.records import Approval, Request
 from registry_tools.promotion.event import APPROVE, RECORDED, REJECT, REQUEST
@@ -139,13 +139,10 @@ def _pending(
     move = read_move(client, version, stage)
     rules = policy.stage(version.name, stage)
     assert rules is not None
-    statement = None
-    if move.verdict is not None:
-        try:
-            envelope = version.tags[tag_names.verdict_tag(stage)]
-            statement = verify_verdict(rules, envelope, move.model, move.version, move.digests)
-        except VerificationError:
-            pass  # `missing` says why
+    try:
+        statement = verdict_of(rules, move)
+    except VerificationError:
+        statement = None  # `missing` says why
     yield PendingRequest(
         model=version.name,
         version=version.version,
@@ -154,28 +151,9 @@ def _pending(
         at=requested.at or "",
         reason=requested.reason,
         statement=statement,
-        approvals=tuple(_approvals(move)),
+        approvals=tuple(decisions(rules, move)),
         missing=missing(policy, move),
     )
-
-
-def _approvals(move: Move) -> Iterator[Approval]:
-    """Yield the approvals and rejections of a move that are bound to its present state."""
-    prefix = tag_names.approval_prefix(move.stage)
-    for key in sorted(key for key in move.tags if key.startswith(prefix)):
-        found = _current(Approval, move, key)
-        if found is not None:
-            yield found
-
-
-def _current(kind: type[C], move: Move, key: str) -> C | None:
-    """Return the record in a tag; None if it is missing, invalid or bound to another state."""
-    try:
-        record = kind.from_text(move.tags[key])
-    except (KeyError, VerificationError):
-        return None
-    bound = move.digests["model"], move.head, move.verdict
-    return record if (record.digest, record.head, record.verdict) == bound else None
 
 
 def _find(client: MlflowClient, ref: ModelRef, stage: str) -> tuple[VersionInfo, Move]:
@@ -192,7 +170,7 @@ def _find(client: MlflowClient, ref: ModelRef, stage: str) -> tuple[VersionInfo,
 
 def _decide(client: MlflowClient, ref: ModelRef, stage: str, decision: Any, reason: str) -> Approval:
     version, move = _find(client, ref, stage)
-    requested = _current(Request, move, tag_names.request_tag(stage))
+    requested = current_record(Request, move, tag_names.request_tag(stage))
     title = f"{version.name} version {version.version}"
     if requested is None:
         command = f"registry-tools request {version.name}/{version.version} --to {stage} --reason TEXT"

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from registry_tools.mlflow_store.client import Page
 from registry_tools.promotion.event import APPLIED, BEGIN, EXTERNAL, OPEN, Event
 from registry_tools.promotion.event_log import EventLog
-from registry_tools.promotion.moves import version_text
+from registry_tools.refs import version_text
 
 _PAGE = 50
 

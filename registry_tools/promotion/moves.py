@@ -35,6 +35,7 @@ from registry_tools.promotion.event import (
 )
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.protected_stage import last_move
+from registry_tools.refs import version_text
 
 _log = logging.getLogger(__name__)
 _LONGEST_TEXT = 1_000  # characters
@@ -257,8 +258,3 @@ def check_length(option: str, text: str) -> None:
         raise PromotionError(
             f"--{option} has {len(text):,} characters: shorten it to at most {_LONGEST_TEXT:,}"
         )
-
-
-def version_text(version: int | None) -> str:
-    """Return the text for a version, or for no version, in messages."""
-    return "no version" if version is None else f"version {version}"

@@ -13,10 +13,10 @@ from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import registry_address
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.policy.decision import Move, missing, verify_verdict
+from registry_tools.policy.decision import Move, missing, verdict_of
 from registry_tools.policy.definition import Policy, StagePolicy
 from registry_tools.policy.records import Approval, Force, Held, Request
-from registry_tools.policy.tag_names import force_tag, held_tag, verdict_tag
+from registry_tools.policy.tag_names import force_tag, held_tag
 from registry_tools.promotion.stage_evidence import stage_head
 
 R = TypeVar("R", Request, Approval, Force)
@@ -40,11 +40,11 @@ def check_options(rules: StagePolicy, options: GateOptions) -> None:
 
 def evidence_verdict(policy: Policy, move: Move) -> Verdict:
     """Return the gates of the signed verdict, and a refused gate `policy` for each missing condition."""
-    rules, envelope = policy.stage(move.model, move.stage), move.tags.get(verdict_tag(move.stage))
+    rules = policy.stage(move.model, move.stage)
     gates: tuple[GateResult, ...] = ()
-    if rules is not None and envelope is not None:
+    if rules is not None:
         try:
-            statement = verify_verdict(rules, envelope, move.model, move.version, move.digests)
+            statement = verdict_of(rules, move)
         except VerificationError:
             pass  # `missing` says why
         else:

@@ -17,7 +17,7 @@ import yaml
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
-from registry_tools.mlflow_store import registry
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from tests.support.constants import IRIS_ROW, ROOT
 from tests.support.estimators import Tracer
 from tests.support.registries import EQUAL, GOOD, POOR, Place
@@ -144,7 +144,7 @@ def test_the_reason_of_a_refusal_is_printed_once_where_output_and_errors_meet(lo
     assert printed.endswith("registry-tools: error: refused by the gate baseline\n")
     assert reason in refused(*promote, code=3, **apart)
 
-    for tag in (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG):
+    for tag in (EVIDENCE_DIGEST_TAG, DIGEST_TAG):
         local.client.delete_model_version_tag(name, "1", tag)
     verify = ("verify", f"{name}/1")
     assert refused(*verify, code=1, **together).count("the digest tags of the version were removed") == 1

@@ -21,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from pipeline import save_model, train_iris_model
 from registry_tools import VerificationError, load_model, register, verify
 from registry_tools.cli.main import main
-from registry_tools.mlflow_store import registry, runs
+from registry_tools.mlflow_store import runs
 from registry_tools.models import artifacts
+from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.commands import error_of, run
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.estimators import Tracer
@@ -251,7 +252,7 @@ def test_the_files_hold_nothing_that_needs_trust(files: Path, capsys: pytest.Cap
     with artifacts.model_files(client, "lesson", 1) as folder:
         assert skops.io.get_untrusted_types(file=folder / "model.skops") == []
         assert not list(folder.glob("*.pkl"))
-    assert registry.DIGEST_TAG in client.get_model_version("lesson", "1").tags
+    assert DIGEST_TAG in client.get_model_version("lesson", "1").tags
 
 
 @pytest.mark.slow

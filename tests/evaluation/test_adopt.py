@@ -15,8 +15,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from registry_tools import load_model
 from registry_tools.cli.main import main
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store import stages
 from registry_tools.models import artifacts, manifest
+from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.registries import GOOD, Place, evidence_folder, on_server, on_sqlite, renew_manifest
 from tests.support.signing_keys import write_keys
 
@@ -303,4 +304,4 @@ def test_versions_are_compared_on_evaluation_data(
     assert main([*pair, *ROWS, "--html", "page.html"]) == 0
     assert phrase in Path("page.html").read_text().replace("&#39;", "'")
     assert main([*pair, "--eval-data", "rows.csv"]) == 2
-    assert registry.DIGEST_TAG not in place.version(plain, 1).tags
+    assert DIGEST_TAG not in place.version(plain, 1).tags

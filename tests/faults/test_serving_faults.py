@@ -20,7 +20,8 @@ import skops.io
 from sklearn.linear_model import LogisticRegression, SGDOneClassSVM
 
 from registry_tools import load_model
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store import stages
+from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import BIN, end_group, eventually, free_port, memory, metric, wait_until_up
@@ -122,7 +123,7 @@ def test_a_broken_version_does_not_take_over(
 def test_many_broken_versions_do_not_take_the_files_of_the_good_one(serve: Serve, local: Place) -> None:
     name = local.model(GOOD, *[POOR] * 4)
     for version in range(2, 6):
-        local.client.set_model_version_tag(name, str(version), registry.DIGEST_TAG, "0" * 64)
+        local.client.set_model_version_tag(name, str(version), DIGEST_TAG, "0" * 64)
     stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--workers", "2")
     for version in range(2, 6):

@@ -17,7 +17,6 @@ from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import VerificationError
 from registry_tools.inference.artifact_fetcher import ArtifactFetcher
-from registry_tools.mlflow_store import registry
 from registry_tools.models import manifest
 from registry_tools.models.evidence import (
     Evaluation,
@@ -27,6 +26,7 @@ from registry_tools.models.evidence import (
     write_evaluation,
 )
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.promotion import history
 from registry_tools.refs import parse_ref
 from tests.support.registries import GOOD, Place, evidence_folder
@@ -133,7 +133,7 @@ def test_a_version_whose_digest_tags_were_removed_is_refused(
     name = local.model(GOOD)
     assert main(["verify", f"{name}/1"]) == 0
     kept = local.version(name, 1).tags
-    both = (registry.EVIDENCE_DIGEST_TAG, registry.DIGEST_TAG)
+    both = (EVIDENCE_DIGEST_TAG, DIGEST_TAG)
     for removed in (both[1:], both[:1], both):
         for tag in both:
             local.client.set_model_version_tag(name, "1", tag, kept[tag])
@@ -183,7 +183,7 @@ def test_a_version_whose_evidence_is_gone_is_served_and_not_promoted(
 def test_a_version_carries_the_digest_of_its_evidence(local: Place, name: str) -> None:
     folder = evidence_folder(local, name, 2)
     tags = local.version(name, 2).tags
-    assert tags[registry.EVIDENCE_DIGEST_TAG] == manifest.digest_of(manifest.evidence_of(folder))
+    assert tags[EVIDENCE_DIGEST_TAG] == manifest.digest_of(manifest.evidence_of(folder))
     listed = manifest.read_manifest(folder)
     assert listed is not None
     assert set(listed.evidence) == {path.name for path in folder.iterdir()} - {"manifest.json"}

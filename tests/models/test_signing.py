@@ -23,6 +23,7 @@ from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
 from registry_tools.models import artifacts, manifest, signing
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import DIGEST_TAG
 from registry_tools.promotion import history
 from registry_tools.refs import ModelRef, parse_ref
 from tests.support.registries import GOOD, Place, evidence_folder, renew_manifest
@@ -107,7 +108,7 @@ def test_a_missing_signature_and_a_changed_byte_are_refused(
     assert load_model("iris/1").info.version == 1
     description.write_text(text + "# changed\n")
     digest = manifest.digest_of(manifest.manifest_of(folder))
-    place.client.set_model_version_tag("iris", "1", registry.DIGEST_TAG, digest)
+    place.client.set_model_version_tag("iris", "1", DIGEST_TAG, digest)
     with pytest.raises(VerificationError, match="MLmodel was changed after registration"):
         load_model("iris/1")
 

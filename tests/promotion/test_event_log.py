@@ -15,6 +15,7 @@ from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.tags import DELETING_TAG
+from registry_tools.policy.tag_names import DIGEST_TAG
 from registry_tools.promotion import deletion, history, moves, promote, recovery, rollback
 from registry_tools.promotion.event import Event
 from registry_tools.promotion.event_log import EventLog
@@ -118,7 +119,7 @@ def test_a_claimed_event_fails_if_its_version_was_changed_before_it_is_applied(
         patch.setattr(moves, "apply", interrupt)
         with pytest.raises(KeyboardInterrupt):
             move(local, name, 2)
-    local.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, "another")
+    local.client.set_model_version_tag(name, "2", DIGEST_TAG, "another")
     assert recovery.repair(local.client, name) == ["promote 2 → production was left open; now failed"]
     assert local.holder(name) == 1
     newest = history.list_events(local.client, name, limit=1)[0]

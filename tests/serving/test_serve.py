@@ -22,7 +22,8 @@ import pytest
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools import load_model
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store import stages
+from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.constants import IRIS_COLUMNS as NAMES
 from tests.support.constants import IRIS_ROW as ROW
 from tests.support.constants import ROOT
@@ -174,7 +175,7 @@ def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
 
 def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}@production")
-    local.client.set_model_version_tag(model, "2", registry.DIGEST_TAG, "0" * 64)
+    local.client.set_model_version_tag(model, "2", DIGEST_TAG, "0" * 64)
     stages.move_alias(local.client, model, "production", 2)
     eventually(lambda: client.get("/model").json()["candidate"] is not None)
     candidate = client.get("/model").json()["candidate"]

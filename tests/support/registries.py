@@ -24,6 +24,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.models import manifest
+from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.refs import ModelRef
 from tests.support.postgres import Postgres
 from tests.support.tracking_servers import account, add_user, guarded_server, server, signed_in
@@ -109,7 +110,7 @@ def renew_manifest(place: Place, name: str, version: int) -> None:
     """Recompute manifest and digest of a version from its current files."""
     folder = Path(place.client.get_model_version_download_uri(name, str(version)))
     made = manifest.write_manifest(evidence_folder(place, name, version), manifest.manifest_of(folder))
-    for tag, part in ((registry.DIGEST_TAG, made.model), (registry.EVIDENCE_DIGEST_TAG, made.evidence)):
+    for tag, part in ((DIGEST_TAG, made.model), (EVIDENCE_DIGEST_TAG, made.evidence)):
         place.client.set_model_version_tag(name, str(version), tag, manifest.digest_of(part))
 
 

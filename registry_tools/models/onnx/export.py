@@ -22,6 +22,7 @@ from registry_tools.models.onnx.check import check_onnx
 from registry_tools.models.onnx.comparison import OnnxCheck
 from registry_tools.models.onnx.convert import to_onnx
 from registry_tools.models.trust_policy import TrustPolicy
+from registry_tools.policy.tag_names import ONNX_DIGEST_TAG
 from registry_tools.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -106,4 +107,4 @@ def store_onnx(client: MlflowClient, version: VersionInfo, file: Path) -> None:
         listed.write_text(manifest.manifest_text(replace(found, onnx=part).as_dict()))
         for path in (file, listed):
             artifacts.add_evidence(client, version, path)
-    registry.set_tags(client, version, {registry.ONNX_DIGEST_TAG: manifest.digest_of(part)})
+    registry.set_tags(client, version, {ONNX_DIGEST_TAG: manifest.digest_of(part)})

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from registry_tools.cli.main import main
-from registry_tools.mlflow_store import registry
 from registry_tools.models import artifacts, manifest
 from registry_tools.models.onnx.check import open_session
+from registry_tools.policy.tag_names import ONNX_DIGEST_TAG
 from tests.support.constants import IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, Place, evidence_folder, on_sqlite
 from tests.support.signing_keys import write_keys
@@ -81,7 +81,7 @@ def test_promote_with_onnx_stores_the_file_with_the_version_and_in_its_manifest(
     assert found is not None
     file = evidence_folder(place, name, 1) / manifest.ONNX_FILE
     assert found.onnx == {manifest.ONNX_FILE: manifest.sha256_of(file)}
-    assert version.tags[registry.ONNX_DIGEST_TAG] == manifest.digest_of(found.onnx)
+    assert version.tags[ONNX_DIGEST_TAG] == manifest.digest_of(found.onnx)
     assert version.evidence_digest == before
     assert result_of(capsys, "verify", ref)["passed"]
     again = result_of(capsys, "promote", ref, "--to", "staging", "--onnx", "--dry-run")

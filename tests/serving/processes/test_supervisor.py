@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store import stages
+from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
 from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import eventually
@@ -87,7 +88,7 @@ def test_the_cache_is_used_while_the_artifact_store_is_gone(
 
 def test_a_version_that_cannot_be_fetched_leaves_no_files(serve: Serve, local: Place) -> None:
     name = local.model(GOOD, POOR)
-    local.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, "0" * 64)
+    local.client.set_model_version_tag(name, "2", DIGEST_TAG, "0" * 64)
     stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", "--poll", "0.05")
     (worker,) = server_processes(client)

@@ -23,7 +23,8 @@ from mlflow.webhooks.constants import (
 )
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
-from registry_tools.mlflow_store import registry, stages
+from registry_tools.mlflow_store import stages
+from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.constants import IRIS_ROW
 from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
@@ -210,7 +211,7 @@ def test_a_replayed_webhook_does_not_retry_a_version_that_failed(
     serve: Serve, local: Place, tmp_path: Path
 ) -> None:
     name = local.model(GOOD, POOR)
-    local.client.set_model_version_tag(name, "2", registry.DIGEST_TAG, "0" * 64)
+    local.client.set_model_version_tag(name, "2", DIGEST_TAG, "0" * 64)
     stages.move_alias(local.client, name, "production", 1)
     client = serve(f"{name}@production", *NEVER, "--webhook-secret-file", write_secrets(tmp_path))
     stages.move_alias(local.client, name, "production", 2)
