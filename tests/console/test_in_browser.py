@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -18,13 +15,6 @@ from tests.support.servers import example
 from tests.support.tracking_servers import account
 
 NAME = "iris"
-
-
-def train(console: GatedConsole, *options: str) -> None:
-    """Train and register a version of iris as the user trainer."""
-    command = [sys.executable, "-m", "pipeline", "train", "--plots", "false", *options]
-    environment = {**os.environ, **account("trainer"), "MLFLOW_TRACKING_URI": console.gated.uri}
-    subprocess.run(command, env=environment, cwd=console.log.parent, check=True, capture_output=True)
 
 
 def sign_in(page: Page, address: str, user: str) -> None:
@@ -44,12 +34,12 @@ def expect_no_sideways_scrolling(page: Page) -> None:
 @pytest.mark.slow
 def test_two_users_promote_and_a_third_rolls_back(browser: Browser, console: GatedConsole) -> None:
     gated, address = console.gated, console.address
-    train(console)
+    gated.train()
     gated.evaluate(NAME, 1)
     gated.request("trainer", NAME, 1)
     gated.decide("ana", NAME, 1)
     assert gated.move("trainer", NAME, 1).status_code == 200
-    train(console, "--model", "knn")
+    gated.train("--model", "knn")
     gated.evaluate(NAME, 2)
     log = PageLog()
     with opened(browser, log) as trainer, opened(browser, log) as ben, opened(browser, log) as oncall:

@@ -7,6 +7,8 @@ import hashlib
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -202,6 +204,17 @@ class Gated:
     def force(self, user: str, name: str, version: int, **changes: Any) -> httpx.Response:
         record = Force(**{"reason": "the night", "head": self.head(name), **changes})
         return self.tag(user, name, version, tag_names.force_tag("production"), record.to_text())
+
+    def run_as(self, user: str, *command: str) -> None:
+        """Run `python -m` with a command of this project as a user, in the folder of the policy."""
+        variables = {**os.environ, **account(user), "MLFLOW_TRACKING_URI": self.uri}
+        subprocess.run(
+            [sys.executable, "-m", *command], env=variables, cwd=self.folder, check=True, capture_output=True
+        )
+
+    def train(self, *options: str) -> None:
+        """Train and register a version of iris as the user trainer."""
+        self.run_as("trainer", "pipeline", "train", "--plots", "false", *options)
 
     def promote(self, name: str, version: int) -> None:
         """Evaluate a version, and move production to it; for a policy without approvals."""

@@ -232,23 +232,15 @@ def _gated() -> Iterator[Gated]:
 
 def _requested(gated: Gated) -> str:
     """Return a model whose version 2 is requested for production, where version 1 is."""
-    name = gated.model("one", "two", name="iris")
-    gated.evaluate(name, 1)
-    gated.request("trainer", name, 1)
-    gated.decide("ana", name, 1)
-    assert gated.move("trainer", name, 1).status_code == 200
-    messages = {
-        "integrity": "7 model files and 7 evidence files match the manifest",
-        "predictions": "5 recorded predictions reproduced",
-        "clean_holdout": "30 rows, none of them a training row",
-        "champion": "accuracy 0.9667 and 0.9333 of version 1 on 30 rows, difference +0.0333",
-    }
-    gates = [
-        {"gate": gate, "passed": True, "message": text, "metrics": {}} for gate, text in messages.items()
-    ]
-    gated.evaluate(name, 2, gates=tuple(gates))
-    gated.request("trainer", name, 2, reason="trained on the flowers of October")
-    return name
+    for version, model in ((1, "logistic_regression"), (2, "svc")):
+        gated.train("--model", model)
+        ref, key = f"iris/{version}", str(gated.folder / "ci.pem")
+        gated.run_as("trainer", "registry_tools", "evaluate", ref, "--to", "production", "--key", key)
+        gated.request("trainer", "iris", version, reason="a support vector machine")
+        if version == 1:
+            gated.decide("ana", "iris", version)
+            assert gated.move("trainer", "iris", version).status_code == 200
+    return "iris"
 
 
 @contextlib.contextmanager
