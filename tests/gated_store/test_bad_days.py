@@ -190,7 +190,7 @@ class BadDays(RuleBasedStateMachine):
             value = {}
         self.writers[name, version, key] = user, value if isinstance(value, dict) else {}
 
-    actors = st.sampled_from(ACTORS)
+    actors, approvers = st.sampled_from(ACTORS), st.sampled_from(APPROVERS)
     kinds = st.sampled_from(["request", "decide", "decide", "force"])
     models = st.integers(0, 1)
     versions = st.integers(1, 5)
@@ -236,6 +236,16 @@ class BadDays(RuleBasedStateMachine):
             self.texts.append(text)
             self.wrote(user, name, version, key, text)
         self.judge(user)
+
+    @rule(users=st.tuples(actors, actors, approvers, actors), index=models, version=versions)
+    def try_to_promote(self, users: tuple[str, str, str, str], index: int, version: int) -> None:
+        """Take all steps of a promotion, in which one user may play several parts."""
+        requester, claimed, approver, mover = users
+        name = self.names[index]
+        self.evaluate(name, version)
+        self.evidence("request", requester, name, version, by=claimed)
+        self.evidence("decide", approver, name, version)
+        self.move(mover, name, version)
 
     @rule(user=actors, claimed=actors, index=models)
     def register_with_forged_evidence(self, user: str, claimed: str, index: int) -> None:
