@@ -71,7 +71,8 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
 
 def _cell(text: object) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+    # Click adds "[1<=x<=65535]", which mkdocs-autorefs would read as a link to a heading.
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
