@@ -249,8 +249,6 @@ def repair(model: str, new_chain: bool, actor: str | None, as_json: bool, tracki
 
 
 def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
-    from registry_tools.refs import version_text
-
     if as_json:
         print_json(result.as_dict())
         return
@@ -259,11 +257,12 @@ def _print_promotion(result: Promotion, as_json: bool, what: str) -> None:
     if rows:
         print_columns(rows)
     width = max((len(row[0]) for row in rows), default=0)
-    held = version_text(result.previous_version)
+    held = result.previous_version
     if what in {"refused", "would be refused"}:
-        change = f"stays at {held}, version {result.version} was not promoted"
+        stays = "stays empty" if held is None else f"stays at version {held}"
+        change = f"{stays}, version {result.version} was not promoted"
     else:
-        change = f"version {result.previous_version or 'none'} → {result.version}"
+        change = f"version {held or 'none'} → {result.version}"
     echo(f"{what:<{width}}  {result.name} {result.stage}: {change}")
 
 

@@ -93,7 +93,7 @@ class GatedStore(SqlAlchemyStore):
 
     def _record(self, move: Move, action: Action, grant: Grant) -> None:
         """Count a move, and write down how its version last entered or left the stage."""
-        head, now, digest = move.head + 1, move.now.isoformat(), move.digests["model"]
+        head, now, digest = move.head + 1, move.now.isoformat(timespec="seconds"), move.digests["model"]
         held = Held(head, grant.envelope, digest, move.user, now, action, grant.reason)
         count = RegisteredModelTag(head_tag(move.stage), str(head))
         super().set_registered_model_tag(move.model, count)

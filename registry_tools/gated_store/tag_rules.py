@@ -98,7 +98,7 @@ def stamp(
             raise refused(f"{tag.key} needs a reason; use: registry-tools promote --force --reason …")
         if record.head != head:
             raise refused(f"{stage} of {model} has moved {head} times, not {record.head}; read it again")
-    return ModelVersionTag(tag.key, replace(record, by=user, at=now.isoformat()).to_text())
+    return ModelVersionTag(tag.key, replace(record, by=user, at=now.isoformat(timespec="seconds")).to_text())
 
 
 def check_approver(key: str, user: str | None) -> None:

@@ -61,9 +61,10 @@ def decide(policy: Policy, move: Move) -> Grant:
     MoveRefused
         If no rule allows the move. The message names the first missing condition and the command to use.
     """
-    grant, gaps = _judge(policy, move)
+    grant, gaps, others = _judge(policy, move)
     if grant is None:
-        raise MoveRefused(f"{move.model} version {move.version} may not enter {move.stage}: {gaps[0]}")
+        why = "; ".join([*others, f"to promote it: {gaps[0]}"]) if others else gaps[0]
+        raise MoveRefused(f"{move.model} version {move.version} may not enter {move.stage}: {why}")
     return grant
 
 
@@ -136,32 +137,31 @@ def decisions(rules: StagePolicy, move: Move) -> list[Approval]:
     return [approval for user, approval in found if approval is not None and approval.by == user]
 
 
-def _judge(policy: Policy, move: Move) -> tuple[Grant | None, list[str]]:
-    """Return the grant, or else the conditions that are not met."""
+def _judge(policy: Policy, move: Move) -> tuple[Grant | None, list[str], list[str]]:
+    """Return the grant, or else the unmet conditions of a promotion, and why no rollback or force counts."""
     if move.holder == move.version:
-        return Grant("unchanged"), []
+        return Grant("unchanged"), [], []
     rules = policy.stage(move.model, move.stage)
     if rules is None:
-        return Grant("promote"), []
+        return Grant("promote"), [], []
     force, of_force = _read(Force, move, tag_names.force_tag(move.stage))
     if force is not None:
         of_force = _force_gap(rules, move, force)
         if of_force is None:
-            return Grant("force", None, force.reason), []
+            return Grant("force", None, force.reason), [], []
     request, of_request = _read(Request, move, tag_names.request_tag(move.stage))
     gaps = [*_verdict_gaps(rules, move), *_approval_gaps(rules, move, request, of_request)]
     if not gaps:
         envelope = move.tags[tag_names.verdict_tag(move.stage)]
         reason = request.reason if request is not None and _is_current(request, move) else ""
-        return Grant("promote", envelope, reason), []
+        return Grant("promote", envelope, reason), [], []
     held, of_held = _read(Held, move, tag_names.held_tag(move.stage))
     if held is not None:
         of_held = _rollback_gap(rules, move, held)
         if of_held is None:
-            return Grant("rollback", held.envelope), []
+            return Grant("rollback", held.envelope), [], []
     others = {"a rollback to it is refused": of_held, "its force does not count": of_force}
-    gaps[0] = "; ".join([gaps[0], *(f"{what}: {gap}" for what, gap in others.items() if gap is not None)])
-    return None, gaps
+    return None, gaps, [f"{what}: {gap}" for what, gap in others.items() if gap is not None]
 
 
 def _read(kind: type[R], move: Move, tag: str) -> tuple[R | None, str | None]:
@@ -241,7 +241,9 @@ def _approval_gaps(
     count, command = rules.approvals.count, f"{move.model}/{move.version} --to {move.stage}"
     if count and (request is None or request.by is None or not _is_current(request, move)):
         why = fault or (
-            "its request is void since its verdict or the stage changed" if request else "nobody requested it"
+            "its request is void, because its verdict or the stage changed"
+            if request
+            else "nobody requested it"
         )
         yield f"{why}; run: registry-tools request {command} --reason TEXT"
     approvals = decisions(rules, move)

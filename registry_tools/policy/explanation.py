@@ -10,12 +10,14 @@ from registry_tools.policy.definition import GateRules, StagePolicy
 def explain(rules: StagePolicy) -> list[tuple[str, str]]:
     """Return the rules of a stage as rows: the name of a rule and a sentence."""
     count, approvers = rules.approvals.count, _names(rules.approvals.by)
-    approvals = f"a promotion needs {count} from {approvers}, but none from the requester or from the user"
+    approvals = (
+        f"a promotion needs {count} from {approvers}, not from its requester or the user who registered it"
+    )
     rows = [
-        ("stage", f"{rules.stage} of the models {rules.pattern} in the registry {rules.registry}"),
-        ("verdict", f"signed by {_names(list(rules.evaluators))}; it can move the stage for {_time(rules)}"),
+        ("stage", f"{rules.stage} of the models {rules.pattern} in the registry {rules.registry!r}"),
+        ("verdict", f"signed by {_names(list(rules.evaluators))}, valid for {_time(rules)}"),
         *(("gates", text) for text in _gates(rules.gates)),
-        ("approvals", f"{approvals} who registered it" if count else "a promotion needs none"),
+        ("approvals", approvals if count else "a promotion needs none"),
         ("rollback", f"{_names(rules.rollback)} may roll back"),
         ("force", f"{_names(rules.force)} may move the stage without a verdict, with a reason"),
     ]

@@ -178,7 +178,7 @@ def _decide(client: MlflowClient, ref: ModelRef, stage: str, decision: Any, reas
     excluded = {requested.by: "requested", version.tags.get(tag_names.REGISTERED_BY): "registered"}
     if decision == APPROVE and move.user in excluded:
         raise MoveRefused(
-            f"{move.user} {excluded[move.user]} {title}, so that an approval by {move.user} would not count; "
+            f"{move.user} {excluded[move.user]} {title}, and an approval by the same user does not count; "
             "ask another approver"
         )
     record = Approval(reason, move.digests["model"], move.head, move.verdict, decision=decision)

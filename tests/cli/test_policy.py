@@ -54,8 +54,8 @@ def test_a_missing_policy_is_an_error(
 
 
 RULES = """\
-stage      production of the models iris* in the registry team-registry
-verdict    signed by ci; it can move the stage for 12 hours
+stage      production of the models iris* in the registry 'team-registry'
+verdict    signed by ci, valid for 12 hours
 gates      better: compared with the champion by recall:versicolor, with the margin 0.02
 gates      accuracy is at least 0.9
 gates      log_loss is at most 0.5
@@ -65,7 +65,7 @@ gates      the median time for one row is at most 5 ms
 gates      that time is at most 2 times the champion's
 gates      the files are at most 3 times as large as the champion's
 gates      an ONNX file predicts the same
-approvals  a promotion needs 1 from ana, ben, but none from the requester or from the user who registered it
+approvals  a promotion needs 1 from ana, ben, not from its requester or the user who registered it
 rollback   oncall may roll back
 force      nobody may move the stage without a verdict, with a reason
 freeze     no promotion from 2026-11-28T12:00:00+00:00 until 2026-11-29T12:00:00+00:00: holidays
@@ -101,7 +101,7 @@ def test_the_rules_are_explained_in_words(
     assert main(["policy", "explain", "iris", "production", "--policy", "other.yaml"]) == 0
     out = capsys.readouterr().out
     assert "approvals  a promotion needs none\n" in out
-    assert "it can move the stage for 90 minutes" in out
+    assert "signed by ci, valid for 90 minutes" in out
 
 
 def test_the_missing_conditions_of_a_version_are_listed(
