@@ -172,6 +172,7 @@ def rollback(
     reason: str,
     to: int | None = None,
     actor: str | None = None,
+    expect_current: int | None = None,
     tracking_uri: str | None = None,
     trust: Sequence[str] = (),
     allow_code: bool = False,
@@ -191,6 +192,8 @@ def rollback(
         Why, and who if not the login name; the history shows both.
     to
         The version to roll back to, which held the stage once; None takes the one before.
+    expect_current
+        The version that you expect in the stage; if another one holds it, nothing is moved.
     tracking_uri
         The registry; None takes MLflow's own.
     trust, allow_code, public_key
@@ -210,7 +213,7 @@ def rollback(
     MoveRefused
         If a gated registry refused the move. The event is recorded as failed.
     StageMoved
-        If another client moved the stage in the meantime.
+        If another client moved the stage in the meantime, or it does not hold `expect_current`.
     NotFound, InvalidReference, RegistryUnavailable, AccessDenied
         If there is no such model or stage, or the registry does not respond or refuses you.
 
@@ -228,6 +231,7 @@ def rollback(
         reason=reason,
         to=to,
         actor=actor,
+        expect_current=expect_current,
         policy=TrustPolicy.from_environment(trust, allow_code, public_key),
     )
 

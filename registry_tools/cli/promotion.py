@@ -48,6 +48,11 @@ def _thresholds(_: click.Context, parameter: click.Parameter, texts: tuple[str, 
     return found
 
 
+_expect_current_option = click.option(
+    "--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage."
+)
+
+
 def _reason_option(**options: Any) -> Callable[[F], F]:
     return click.option("--reason", help="The reason, which the history shows.", **options)
 
@@ -105,7 +110,7 @@ def _reason_option(**options: Any) -> Callable[[F], F]:
     help="Require an ONNX file that predicts the same, and store it with the version; needs the extra onnx.",
 )  # fmt: skip
 @eval_data_options
-@click.option("--expect-current", type=int, metavar="N", help="Refuse if another version holds the stage.")
+@_expect_current_option
 @click.option("--dry-run", is_flag=True, help="Evaluate the gates only; record and move nothing.")
 @click.option("--force", is_flag=True, help="Move the stage even if a gate refuses; needs --reason.")
 @policy_option
@@ -192,6 +197,7 @@ def _check_gate_options(ref: str, stage: str, policy: str | None) -> None:
 @click.option(
     "--to", type=int, metavar="N", help="Roll back to this version, which must have held the stage."
 )
+@_expect_current_option
 @_reason_option(required=True)
 @actor_option
 @trust_options

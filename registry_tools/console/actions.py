@@ -14,7 +14,6 @@ from registry_tools.console.candidate import read_candidate
 from registry_tools.console.context import Console, Form, Here, Visitor
 from registry_tools.console.problem import Problem
 from registry_tools.console.sessions import Session
-from registry_tools.mlflow_store import stages
 from registry_tools.mlflow_store.client import RegistryClient, current_user
 from registry_tools.promotion import approvals
 from registry_tools.refs import ModelRef, model_name, stage_name
@@ -44,13 +43,9 @@ def roll_back(console: Here, session: Visitor, form: Form, name: str, stage: str
     where, reason = stage_name(stage), _reason(form)
     if not reason:
         raise Problem(400, "a rollback needs a reason: the history shows it")
-    with session.registry() as client:
-        holder = stages.stage_holder(client, model_name(name), where)
-    if str(holder or "") != form.get("holder", ""):
-        raise Problem(409, f"{where} of {name} moved since you opened the page: look at its history again")
-    result = commands.run(
-        session.user, console.registry, "rollback", f"--stage={where}", f"--reason={reason}", "--", name
-    )
+    holder = _number(form.get("holder", ""))
+    options = [f"--stage={where}", f"--reason={reason}", f"--expect-current={holder}"]
+    result = commands.run(session.user, console.registry, "rollback", *options, "--", name)
     notes = "".join(f" {note}." for note in result["notes"])
     session.notice = f"{where} of {name} is back at version {result['version']}.{notes}"
     return _to_stage(name, where)

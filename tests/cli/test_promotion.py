@@ -98,6 +98,9 @@ def test_each_mistake_is_reported_in_one_line(local: Place, capsys: pytest.Captu
     )
     assert "--reason" in error_of(capsys, "rollback", name, code=2)
     assert "needs --reason" in error_of(capsys, "rollback", name, "--reason", " ")
+    assert "at no version, not at version 7 as expected" in error_of(
+        capsys, "rollback", name, "--reason", "worse", "--expect-current", "7"
+    )
     assert "it held no other version before" in error_of(capsys, "rollback", name, "--reason", "worse")
     assert "needs --reason" in error_of(capsys, "unset", name, "--stage", "staging", "--reason", " ")
     assert "holds no version" in error_of(capsys, "unset", name, "--stage", "staging", "--reason", "gone")

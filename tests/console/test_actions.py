@@ -153,7 +153,7 @@ def test_a_rollback_of_a_stage_that_moved_since_is_refused(console: GatedConsole
         fields = {"csrf": token_of(page), "holder": "2", "reason": "errors"}
         response = oncall.post(f"/models/{name}/stages/production/rollback", data=fields)
         assert response.status_code == 409
-        assert "moved since you opened the page" in response.text
+        assert "at no version, not at version 2 as expected" in response.text
         without = oncall.post(
             f"/models/{name}/stages/production/rollback", data={**fields, "holder": "", "reason": " "}
         )
