@@ -6,6 +6,8 @@ afterwards it looks for a newer event and applies that one. If its process is ki
 mark remains, and the next command restores the stage.
 
 A gated registry may refuse to set the alias. Then the event fails, and the stage stays where it is.
+There a version that once held the stage returns by the role of the user who asks. So no client moves the
+stage to such a version for the event of another one: it would use the rights of the wrong user.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DELETING_TAG
+from registry_tools.policy.tag_names import held_tag
 from registry_tools.promotion.event import (
     APPLIED,
     EXTERNAL,
@@ -171,7 +174,8 @@ def apply(log: EventLog, event: Event) -> bool:
         newest = log.entry(log.head(event.stage))
         # An older event is applied again only if a late move of this client may have displaced it: in a
         # gated registry, that would undo a move by another tool.
-        if newest.run_id == event.run_id or (is_refused and not has_moved and newest.outcome != OPEN):
+        is_overtaken = has_moved or not is_refused or newest.outcome == OPEN
+        if newest.run_id == event.run_id or not is_overtaken or _returns_by_role(log, newest):
             break
         event = newest
     log.set_head(event)
@@ -195,10 +199,37 @@ def _fault(log: EventLog, event: Event) -> str | None:
     return None
 
 
-def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
-    """Apply a claimed event that is still open, record a move by another tool, and return the stage.
+def _returns_by_role(log: EventLog, event: Event) -> bool:
+    """Return whether a gated registry decides on an event by the role of the user who sets the alias."""
+    version = registry.existing_version(log.client, log.model, event.version)
+    return version is not None and held_tag(event.stage) in version.tags
 
-    The last event of its chain is closed then, and the notes have a line for each change.
+
+def _complete(log: EventLog, event: Event, cancel: bool) -> None:
+    """Complete an open event of another client, or cancel it if only that client may complete it."""
+    if not _returns_by_role(log, event):
+        apply(log, event)
+    elif stages.stage_holder(log.client, log.model, event.stage) == event.version:
+        log.close(event, APPLIED)
+    elif cancel:
+        log.close(event, FAILED, "cancelled by registry-tools repair")
+    else:
+        raise PromotionError(
+            f"{event.title} by {event.actor} is in progress or was interrupted: repeat this in a minute, or "
+            f"cancel it with: registry-tools repair {log.model}"
+        )
+
+
+def roll_forward(log: EventLog, stage: str, actor: str, *, cancel: bool = False) -> StageState:
+    """Complete a claimed event that is still open, record a move by another tool, and return the stage.
+
+    The last event of its chain is closed then, and the notes have a line for each change. `cancel` closes an
+    open event as failed if only its own client may complete it.
+
+    Raises
+    ------
+    PromotionError
+        If there is such an event, and `cancel` is false.
     """
     notes: list[str] = []
     completed: Event | None = None
@@ -207,7 +238,7 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
         head = log.head(stage)
         entry = log.entry(head)
         if entry.outcome == OPEN:
-            apply(log, entry)
+            _complete(log, entry, cancel)
             completed = log.get(entry.run_id, stage)
             notes.append(f"{entry.title} was left open; now {completed.outcome}")
             continue
@@ -219,6 +250,7 @@ def roll_forward(log: EventLog, stage: str, actor: str) -> StageState:
             continue  # another client applied an event in the meantime
         moved = f"{stage} was moved from {version_text(entry.version)} to {version_text(held)}"
         marked = [event.version for event in log.marked(before, stage).values() if event is not None]
+        can_restore = can_restore and not _returns_by_role(log, entry)
         if can_restore and held in marked and _fault(log, entry) is None:
             if log.head(stage).run_id != head.run_id:
                 continue  # another client is at work, and its write is not late

@@ -55,7 +55,7 @@ def repair(
     for stage in sorted({*log.stages(), *counted}):
         if new_chain:
             done += _begin_new_chain(log, stage, who)
-        done += roll_forward(log, stage, who).notes
+        done += roll_forward(log, stage, who, cancel=True).notes
         for mark, event in log.marked(log.progress(stage), stage).items():
             if event is None or (event.at and datetime.fromisoformat(event.at) < old):
                 log.remove_mark(mark)

@@ -4,7 +4,8 @@ It mirrors `promotion/moves.py` and `promotion/event_log.py` step by step, with 
 values, so that all interleavings of a few clients can be explored. Each operation on the store is
 one step. A client can crash before each write; that write is then lost, or delayed and executed at
 any later time. A crash before a read is the same as one before the next write, which is lost. A gated
-registry can refuse to set the alias, for some clients and not for others.
+registry can refuse to set the alias, for some clients and not for others. There no client may move the
+stage to a version that once held it for the event of another client.
 
 The read of a chain counts as one step: the run of the last event has both its outcome and the
 parameter that would name the next one.
@@ -76,8 +77,9 @@ class State(NamedTuple):
     external_moves_left: int = 0
     crashes_left: int = 0
     is_gated: bool = False  # the registry may refuse moves
+    once_held: frozenset[int] = frozenset()  # in a gated registry, the versions that the stage had
     refusals_left: int = 0
-    may_be_external: bool = False  # another tool has moved the stage, or a restoration was refused
+    may_be_external: bool = False  # another tool moved the stage, or a gated registry prevents a restoration
 
 
 class Violation(AssertionError):
@@ -94,6 +96,16 @@ def entry_of(chain: tuple[Event, ...]) -> int:
 
 def version_of(state: State, event: int) -> int:
     return state.chain[event].version if event >= 0 else NO_VERSION
+
+
+def set_alias(state: State, version: int) -> State:
+    once_held = state.once_held | {version} if state.is_gated else state.once_held
+    return state._replace(alias=version, once_held=once_held)
+
+
+def returns_by_role(state: State, event: int) -> bool:
+    """Whether a gated registry decides on an event by the role of the user who sets the alias."""
+    return version_of(state, event) in state.once_held
 
 
 def close(state: State, event: int, outcome: str) -> State:
@@ -133,7 +145,7 @@ def execute(state: State, write: Write) -> State:
     if write.operation == "mark":
         return disturb(state._replace(marks=(*state.marks, write.version)))
     if write.operation == "set alias":
-        return state._replace(alias=write.version)
+        return set_alias(state, write.version)
     if write.operation == "write outcome":
         return close(state, write.event, APPLIED)
     if write.operation == "write refusal":
@@ -183,7 +195,8 @@ def successors(state: State) -> Iterator[State]:
         yield execute(state._replace(delayed=rest), late)
     if state.external_moves_left:
         left = state.external_moves_left - 1
-        yield state._replace(alias=FOREIGN_VERSION, external_moves_left=left, may_be_external=True)
+        moved = set_alias(state, FOREIGN_VERSION)
+        yield moved._replace(external_moves_left=left, may_be_external=True)
     for version in state.faults_left:
         # A stage is not restored to a version whose digest was changed.
         yield state._replace(
@@ -231,7 +244,12 @@ def advance(state: State, who: int) -> State:
     match client.step:
         case "read head":
             entry = entry_of(state.chain)
-            if entry >= 0 and state.chain[entry].outcome == OPEN:
+            if is_open(state, entry) and returns_by_role(state, entry):
+                if state.alias == version_of(state, entry):
+                    return goto("write outcome", applying=entry)
+                is_repair = client.commands[0] == REPAIR
+                return goto("write failure", applying=entry) if is_repair else begin(done=True)
+            if is_open(state, entry):
                 return apply(entry)
             return goto("read progress", head=len(state.chain) - 1, entry=entry)
         case "read progress":
@@ -249,6 +267,8 @@ def advance(state: State, who: int) -> State:
             if client.disturbed:
                 return begin()
             is_marked = client.held in client.marked and version_of(state, client.entry) not in state.faulty
+            if is_marked and returns_by_role(state, client.entry):
+                return goto("claim external", state._replace(may_be_external=True))
             if is_marked and not client.cannot_restore:
                 return goto("read head again")
             return goto("claim external")
@@ -291,7 +311,7 @@ def advance(state: State, who: int) -> State:
             marked = tuple(sorted({*client.marks, version}))
             return goto("set alias", disturb(state), marks=marked)
         case "set alias":
-            moved = state._replace(alias=version_of(state, client.applying))
+            moved = set_alias(state, version_of(state, client.applying))
             return goto("write outcome", moved, has_moved=True)
         case "write refusal":
             return goto("look for newer", close(state, client.applying, FAILED))
@@ -302,6 +322,8 @@ def advance(state: State, who: int) -> State:
             has_no_effect = client.is_refused and not client.has_moved and not is_open(state, newest)
             if newest == client.applying or has_no_effect:
                 return goto("set head")
+            if returns_by_role(state, newest):
+                return goto("set head", state._replace(may_be_external=True))
             return apply(newest, is_own=client.is_own, is_restoring=client.is_restoring)
         case "set head":
             return goto("remove marks", disturb(state))

@@ -16,11 +16,11 @@ from pipeline.training.train import train
 from registry_tools.errors import MoveRefused, PromotionError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
-from registry_tools.mlflow_store import stages
+from registry_tools.mlflow_store import registry, stages
 from registry_tools.policy.policy_file import load_policy
 from registry_tools.promotion import history as histories
 from registry_tools.promotion import moves, promote
-from registry_tools.promotion.event import OPEN
+from registry_tools.promotion.event import OPEN, Event
 from registry_tools.refs import ModelRef
 from tests.promotion.conftest import Run, history, policy
 from tests.support.gated import Gated, add_users, gated_server, write_policy
@@ -112,6 +112,65 @@ def test_a_move_in_the_ui_between_claim_and_alias_is_not_undone(
     assert outcomes(run, name) == [
         ("promote", "applied", 1), ("promote", "failed", 2), ("promote", "applied", 3),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("user", "action"), [("oncall", "rollback"), ("trainer", "promote")])
+def test_only_its_own_client_moves_the_stage_back_for_an_interrupted_event(
+    user: str, action: str, gated: Gated, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # oncall may roll back and trainer may not, so neither may decide about the event of the other.
+    write_policy(gated.folder)
+    name = gated.model("one", "two", "three")
+    gated.promote(name, 1)
+    gated.promote(name, 2)
+    gated.evaluate(name, 3)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with signed_in(user), monkeypatch.context() as patch:
+        patch.setattr(moves, "apply", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            move_by_command(gated, name, action)
+    other = "trainer" if user == "oncall" else "oncall"
+    promotion = ("promote", f"{name}/3", "--to", "production", *policy(gated))
+    code, _, err = run(other, *promotion)
+    assert (code, f"{action} 1 → production by {user} is in progress or was interrupted" in err) == (1, True)
+    assert (gated.aliases(name), outcomes(run, name)[-1]) == ({"production": 2}, (action, "open", 1))
+    assert "left open; now failed" in run(other, "repair", name)[1]
+    assert gated.aliases(name) == {"production": 2}
+    assert run(other, *promotion)[0] == 0
+    assert gated.aliases(name) == {"production": 3}
+
+
+def test_a_rollback_is_completed_while_another_user_promotes(
+    gated: Gated, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_policy(gated.folder)
+    name = gated.model("one", "two", "three")
+    gated.promote(name, 1)
+    gated.promote(name, 2)
+    gated.evaluate(name, 3)
+    move_alias, codes = stages.move_alias, []
+
+    def overtaken(client: Any, *arguments: Any) -> None:
+        monkeypatch.setattr(stages, "move_alias", move_alias)
+        codes.append(run("trainer", "promote", f"{name}/3", "--to", "production", *policy(gated))[0])
+        move_alias(client, *arguments)
+
+    monkeypatch.setattr(stages, "move_alias", overtaken)
+    with signed_in("oncall"):
+        assert move_by_command(gated, name, "rollback").outcome == "applied"
+    assert (codes, gated.aliases(name)) == ([1], {"production": 1})
+    assert run("oncall", "repair", name)[1] == "nothing to repair\n"
+
+
+def move_by_command(gated: Gated, name: str, action: str) -> Event:
+    """Move production to version 1 as the commands do, without their gates."""
+    client = MlflowClient(gated.uri)
+    state = moves.open_stage(client, name, "production", None)
+    version = registry.find_version(client, ModelRef(name, version=1))
+    return state.move(state.draft(action, version, "worse", Verdict(())))
 
 
 @pytest.mark.slow

@@ -39,8 +39,13 @@ def test_a_move_by_another_tool_keeps_the_invariants() -> None:
 
 
 def test_a_gated_registry_that_refuses_some_moves_keeps_the_invariants() -> None:
-    assert explore(start((1, 2), (3,), crashes_left=1, **REFUSALS)) == 67_874
-    assert explore(start((1, 2), (REPAIR,), crashes_left=1, **REFUSALS)) == 19_001
+    assert explore(start((1, 2), (3,), crashes_left=1, **REFUSALS)) == 81_350
+    assert explore(start((1, 2), (REPAIR,), crashes_left=1, **REFUSALS)) == 18_866
+
+
+def test_a_return_to_an_earlier_version_in_a_gated_registry_keeps_the_invariants() -> None:
+    assert explore(start((1, 2), (2, 1), crashes_left=1, is_gated=True)) == 8_441
+    assert explore(start((1, 2, 1), (REPAIR,), crashes_left=1, is_gated=True, refusals_left=1)) == 20_884
 
 
 @pytest.mark.parametrize("missing", ["mark", "look for newer"])
@@ -65,7 +70,7 @@ def test_the_model_finds_the_fault_of_a_protocol_without_a_step(
 @pytest.mark.parametrize(
     ("commands", "environment", "states"),
     [
-        pytest.param(((1, 2), (3, 4)), {"crashes_left": 1} | REFUSALS, 245_215, marks=LONG),
+        pytest.param(((1, 2), (3, 4)), {"crashes_left": 1} | REFUSALS, 347_557, marks=LONG),
         (((1,), (2,), (3,)), {"crashes_left": 3}, 157_415),
         pytest.param(((1, 2), (2, 1), (REPAIR,)), {"crashes_left": 1}, 255_203, marks=LONG),
         pytest.param(((1, 2), (2, 1), (1, 2)), {"crashes_left": 1}, 678_652, marks=LONG),

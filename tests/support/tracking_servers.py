@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.servers import BIN, end_group, free_port, wait_until_up
 
 
@@ -69,12 +71,10 @@ def account(user: str) -> dict[str, str]:
 @contextmanager
 def signed_in(user: str) -> Iterator[None]:
     """Sign in as a user in this process until the body ends."""
-    os.environ.update(account(user))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in account(user).items():
+            patch.setenv(name, value)
         yield
-    finally:
-        for key in account(user):
-            del os.environ[key]
 
 
 @contextmanager
