@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -48,7 +48,7 @@ def _health() -> PlainTextResponse:
 
 def _ask_to_sign_in(request: Request, _: Exception) -> Response:
     if request.method == "GET":
-        page = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        page = quote(request.scope["path"]) + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/sign-in?{urlencode({'next': page})}", 303)
     problem = Problem(401, "your session has ended and nothing was changed: sign in, and repeat it")
     return _page(request, problem)

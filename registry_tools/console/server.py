@@ -70,15 +70,21 @@ def run(
         anonymous = Session(client)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
-    origins = (public_url,) if public_url else tuple(f"http://{name}:{port}" for name in _names(host))
+    urls = [public_url] if public_url else [f"http://{name}:{port}" for name in _names(host)]
+    origins = tuple(origin_of(url) for url in urls)
     console = Console(address, client, Sessions(client), anonymous, origins)
     users = "read-only, as the registry has no users" if anonymous else "sign in as a user of the registry"
     echo(f"{origins[0]}  console of {address}: {users}")
     with listening:
-        _Server(_config(console)).run([listening])
+        _Server(_config(console, public_url is not None)).run([listening])
 
 
-def _config(console: Console) -> uvicorn.Config:
+def origin_of(url: str) -> str:
+    """Return an address as browsers send it: without the port that is the default of its scheme."""
+    return url.removesuffix(":443" if url.startswith("https:") else ":80")
+
+
+def _config(console: Console, behind_proxy: bool) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(console),
         interface="asgi3",
@@ -88,7 +94,7 @@ def _config(console: Console) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=behind_proxy,  # else the proxy's address would be that of each client
         limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=_LARGEST_HEAD,
         timeout_graceful_shutdown=_END_SECONDS,

@@ -38,7 +38,8 @@ def sign_in(console: Here, request: Request, form: Annotated[dict[str, str], Dep
         return RedirectResponse("/", 303)
     user, target = User(form.get("name", ""), form.get("password", "")), own_path(form.get("next", ""))
     address = request.client.host if request.client is not None else ""
-    wait = console.by_name.wait_seconds(user.name) or console.by_address.wait_seconds(address)
+    # The address first: a client over its limit must not use up the attempts of a name.
+    wait = console.by_address.wait_seconds(address) or console.by_name.wait_seconds(user.name)
     if wait:
         response = _form(target, f"Too many attempts. Try again in {wait} seconds.", 429)
         response.headers["Retry-After"] = str(wait)

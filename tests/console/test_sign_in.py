@@ -39,11 +39,11 @@ def test_the_cookie_of_a_session_is_closed_to_scripts_and_other_sites(console: G
         assert "ana" in client.get("/").text
 
 
-def test_behind_https_the_cookie_is_secure_and_other_names_are_refused(
+def test_behind_https_the_cookie_is_secure_and_clients_are_told_apart(
     console: GatedConsole, tmp_path: Path
 ) -> None:
     public = "https://console.example.org"
-    options = ("--public-url", public)
+    options = ("--public-url", f"{public}:443")
     with (
         running_console(console.gated.uri, tmp_path / "console.log", *options) as address,
         browser_client(address) as client,
@@ -52,6 +52,14 @@ def test_behind_https_the_cookie_is_secure_and_other_names_are_refused(
         names = {"Host": "console.example.org", "Origin": public}
         response = client.post("/sign-in", headers=names, data={"name": "ana", "password": PASSWORD})
         assert SimpleCookie(response.headers["Set-Cookie"])["__Host-registry-console"]["secure"]
+
+        # The proxy names the client. A name with a colon is wrong without asking the registry.
+        names["X-Forwarded-Proto"] = "https"
+        for number in range(102):
+            names["X-Forwarded-For"] = "192.0.2.1" if number < 101 else "192.0.2.2"
+            data = {"name": f"{number}:", "password": "guess"}
+            expected = 429 if number == 100 else 401
+            assert client.post("/sign-in", headers=names, data=data).status_code == expected, number
 
 
 @pytest.mark.parametrize(
