@@ -16,44 +16,46 @@ from pathlib import Path
 from typing import Any
 
 from registry_tools.console.problem import Problem
+from registry_tools.errors import last_line
 from registry_tools.mlflow_store.user_credentials import User, environment
 
 _SECONDS = 600
 _AT_ONCE = 2
-_running = threading.BoundedSemaphore(_AT_ONCE)
+# For each command: comparisons and promotions must not keep a rollback from running.
+_running = {name: threading.BoundedSemaphore(_AT_ONCE) for name in ("promote", "rollback", "compare")}
 # Settings without secrets. The credentials that this process may have, for MLflow or for files, stay here.
 _KEPT = {
     *("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
     *("MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_DISABLE_TELEMETRY"),
-    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SYSTEMROOT"),
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "SYSTEMROOT"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
     *("REGISTRY_TOOLS_POLICY", "REGISTRY_TOOLS_TRUST", "REGISTRY_TOOLS_PUBLIC_KEY"),
     "REGISTRY_TOOLS_LEGACY_STAGES",
 }
 _STATUS = {2: 400, 3: 403}  # by exit code: usage, refused; else 409
 
 
-def run(user: User | None, address: str, *arguments: str) -> Any:
+def run(user: User | None, address: str, command: str, *arguments: str) -> Any:
     """Run a command with `--json`, and return its result.
 
     Raises
     ------
     Problem
-        If the command fails, with its error line; if a gate refused, also with the gates. If too many
-        commands run already.
+        If the command fails, with its error line; if a gate refused, also with the gates. If it already
+        runs too often.
     """
-    if not _running.acquire(blocking=False):
-        raise Problem(503, f"{_AT_ONCE} other commands of this console are running: try again in a minute")
+    if not _running[command].acquire(blocking=False):
+        raise Problem(503, f"{_AT_ONCE} users of this console run {command} now: try again in a minute")
     try:
-        done = _run(user, address, arguments)
+        done = _run(user, address, (command, *arguments))
     finally:
-        _running.release()
-    result = json.loads(done.stdout) if done.stdout.strip() else None
-    if done.returncode != 0:
-        line = (done.stderr.strip().splitlines() or ["the command ended without a message"])[-1]
-        message = line.partition("error: ")[2] or line
-        gates = result["verdict"]["gates"] if isinstance(result, dict) and "verdict" in result else ()
-        raise Problem(_STATUS.get(done.returncode, 409), message, gates)
-    return result
+        _running[command].release()
+    if done.returncode == 0:
+        return json.loads(done.stdout)
+    message = last_line(done.stderr, "the command ended without a message")
+    # A refused promotion prints its verdict. Other failures may cut the output.
+    gates = json.loads(done.stdout)["verdict"]["gates"] if done.returncode == 3 and done.stdout else ()
+    raise Problem(_STATUS.get(done.returncode, 409), message.partition("error: ")[2] or message, gates)
 
 
 def comparison(user: User | None, address: str, first: str, second: str) -> str:

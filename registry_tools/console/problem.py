@@ -10,6 +10,7 @@ from registry_tools.errors import (
     InvalidReference,
     MoveRefused,
     NotFound,
+    PolicyError,
     PromotionError,
     RegistryToolsError,
     RegistryUnavailable,
@@ -19,6 +20,7 @@ _STATUS: dict[type[RegistryToolsError], int] = {
     InvalidReference: 400,
     NotFound: 404,
     RegistryUnavailable: 503,
+    PolicyError: 503,  # of the console's own file
     AccessDenied: 403,
     MoveRefused: 403,
     PromotionError: 409,

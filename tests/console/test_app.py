@@ -1,4 +1,4 @@
-"""The application without a server: limits on attempts, the way to the form."""
+"""The application without a server: limits on attempts, the way to the form, and the status of errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from mlflow import MlflowClient
 
 from registry_tools.console.app import create_app
 from registry_tools.console.context import Console
+from registry_tools.console.problem import Problem
 from registry_tools.console.server import origin_of
 from registry_tools.console.sessions import AttemptLimit, Sessions
+from registry_tools.errors import PolicyError
 
 ADDRESS = "http://127.0.0.1:5002"
 
@@ -71,3 +73,7 @@ def test_the_form_leads_back_to_a_page_of_any_name(page: str) -> None:
 )
 def test_the_origin_leaves_out_the_default_port_as_browsers_do(url: str, origin: str) -> None:
     assert origin_of(url) == origin
+
+
+def test_an_invalid_policy_of_the_console_is_its_own_fault() -> None:
+    assert Problem.of(PolicyError("policy registry.yaml is empty")).status == 503
