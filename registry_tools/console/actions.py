@@ -14,7 +14,7 @@ from registry_tools.console.candidate import read_candidate
 from registry_tools.console.context import Console, Form, Here, Visitor
 from registry_tools.console.problem import Problem
 from registry_tools.console.sessions import Session
-from registry_tools.mlflow_store.client import RegistryClient, current_user
+from registry_tools.mlflow_store.client import RegistryClient
 from registry_tools.promotion import approvals
 from registry_tools.refs import ModelRef, model_name, stage_name
 
@@ -25,12 +25,10 @@ _LONGEST_REASON = 1_000  # characters
 @router.post("/models/{name}/stages/{stage}/promote")
 def promote(console: Here, session: Visitor, form: Form, name: str, stage: str) -> Response:
     """Promote a version as `registry-tools promote` does."""
-    version, where = form.get("version", ""), stage_name(stage)
-    if not version.isdecimal() or len(version) > 9:
-        raise Problem(400, f"{version[:20]!r} is not the number of a version: write a number such as 3")
+    version, where = _number(form, "version"), stage_name(stage)
     options = [f"--to={where}", f"--reason={_reason(form)}"]
     if form.get("holder"):
-        options.append(f"--expect-current={_number(form['holder'])}")
+        options.append(f"--expect-current={_number(form, 'holder')}")
     ref = f"{model_name(name)}/{version}"
     result = commands.run(session.user, console.registry, "promote", *options, "--", ref)
     session.notice = f"{where} of {name} is now version {result['version']}."
@@ -43,8 +41,7 @@ def roll_back(console: Here, session: Visitor, form: Form, name: str, stage: str
     where, reason = stage_name(stage), _reason(form)
     if not reason:
         raise Problem(400, "a rollback needs a reason: the history shows it")
-    holder = _number(form.get("holder", ""))
-    options = [f"--stage={where}", f"--reason={reason}", f"--expect-current={holder}"]
+    options = [f"--stage={where}", f"--reason={reason}", f"--expect-current={_number(form, 'holder')}"]
     result = commands.run(session.user, console.registry, "rollback", *options, "--", name)
     notes = "".join(f" {note}." for note in result["notes"])
     session.notice = f"{where} of {name} is back at version {result['version']}.{notes}"
@@ -81,7 +78,7 @@ def _as_seen(
     """Yield the registry, the version and the stage, if the evidence is the one that the page showed."""
     where = stage_name(stage)
     with session.registry() as client:
-        found = read_candidate(client, console.policy(), current_user(), model_name(name), version, where)
+        found = read_candidate(client, console.policy(), model_name(name), version, where)
         if found.seen != form.get("seen"):
             raise Problem(
                 409, f"the evidence of version {version} changed since you opened the page: look at it again"
@@ -104,7 +101,8 @@ def _reason(form: dict[str, str]) -> str:
     return reason
 
 
-def _number(text: str) -> int:
+def _number(form: dict[str, str], field: str) -> int:
+    text = form.get(field, "")
     if not text.isdecimal() or len(text) > 9:
-        raise Problem(400, "the form is not complete: open the page again and repeat it")
+        raise Problem(400, f"{text[:20]!r} is not the number of a version: write a number such as 3")
     return int(text)

@@ -6,19 +6,18 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any
 
 from registry_tools.attestation.statement import VerdictStatement
 from registry_tools.errors import RegistryToolsError, VerificationError
-from registry_tools.mlflow_store import registered_models, registry
+from registry_tools.mlflow_store import registered_models, registry, stages
 from registry_tools.mlflow_store.client import Page, RegistryClient
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.policy import tag_names
 from registry_tools.policy.decision import Move, current_record, decisions, missing, verdict_of
 from registry_tools.policy.definition import Policy, StagePolicy
 from registry_tools.policy.records import Approval, Request
-from registry_tools.promotion.event_log import EventLog
+from registry_tools.promotion.protected_stage import protected_by
+from registry_tools.promotion.stage_evidence import read_move
 
 
 @dataclass(frozen=True)
@@ -38,26 +37,14 @@ class Candidate:
 
 
 def read_candidate(
-    client: RegistryClient, policy: Policy | None, user: str | None, name: str, number: int, stage: str
+    client: RegistryClient, policy: Policy | None, name: str, number: int, stage: str
 ) -> Candidate:
     """Read a version with its metrics, and judge it by the policy."""
-    model = registered_models.get_registered_model(client, name)
-    version = registry.get_version_of(client, model, number)
-    rules = policy.stage(name, stage) if policy is not None else None
-    head = _head(client, model, version, stage) if rules is not None else 0
-    move = Move(
-        model=name,
-        stage=stage,
-        version=number,
-        holder=registered_models.stages_of(model).get(stage),
-        head=head,
-        digests={"model": version.digest, "evidence": version.evidence_digest},
-        tags=version.tags,
-        user=user,
-        now=datetime.now(timezone.utc),
-    )
+    version = registry.get_version_without_stages(client, name, number)
+    rules = protected_by(policy, name, stage)
     if policy is None or rules is None:
-        return Candidate(version, stage, move.holder, None, seen=_seen(move))
+        return Candidate(version, stage, stages.stage_holder(client, name, stage), None)
+    move = read_move(client, version, stage)
     verdict, fault = _verdict(rules, move)
     return Candidate(
         version,
@@ -71,16 +58,6 @@ def read_candidate(
         tuple(missing(policy, move)),
         _seen(move),
     )
-
-
-def _head(client: RegistryClient, model: Any, version: VersionInfo, stage: str) -> int:
-    """Return the number of moves of a stage as `stage_head` does, but write nothing."""
-    count = model.tags.get(tag_names.head_tag(stage), "")
-    if count.isascii() and count.isdecimal():
-        return int(count)
-    if tag_names.REGISTERED_BY in version.tags:  # a gated registry, before the first move
-        return 0
-    return EventLog.find(client, model.name).head(stage).sequence
 
 
 @dataclass(frozen=True)

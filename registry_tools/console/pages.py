@@ -18,6 +18,7 @@ from registry_tools.policy.definition import Policy
 from registry_tools.policy.tag_names import REQUEST, VERDICT
 from registry_tools.promotion import history
 from registry_tools.promotion.event import APPLIED, Event
+from registry_tools.promotion.protected_stage import protected_by
 from registry_tools.refs import LEGACY_STAGES, model_name, stage_name
 
 router = APIRouter()
@@ -75,9 +76,8 @@ def requests(console: Here, session: Visitor, stage: str = "", after: str = "") 
 @router.get("/models/{name}/versions/{version}/{stage}")
 def candidate(console: Here, session: Visitor, name: str, version: int, stage: str) -> HTMLResponse:
     """Show a version for a stage: verdict, metrics, and the conditions that are not met."""
-    user = session.user.name if session.user is not None else None
     with session.registry() as client:
-        found = read_candidate(client, console.policy(), user, model_name(name), version, stage_name(stage))
+        found = read_candidate(client, console.policy(), model_name(name), version, stage_name(stage))
     return show(session, "candidate.html", name=name, found=found, stage=found.stage)
 
 
@@ -104,7 +104,7 @@ def timeline(console: Here, session: Visitor, name: str, stage: str, after: str 
         stage=where,
         holder=holder,
         external=_external(events.items, holder) if not after else None,
-        rules=policy.stage(name, where) if policy is not None else None,
+        rules=protected_by(policy, name, where),
         events=events.items,
         is_first=not after,
         following=events.following,
@@ -137,7 +137,7 @@ def _listed(policy: Policy) -> list[str]:
 
 
 def _is_protected(policy: Policy | None, name: str, stage: str) -> bool:
-    return policy is not None and policy.stage(name, stage) is not None
+    return protected_by(policy, name, stage) is not None
 
 
 def _evidence_stages(tags: Iterable[str]) -> list[str]:

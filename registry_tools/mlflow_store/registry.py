@@ -180,15 +180,15 @@ def find_version(client: MlflowClient, ref: ModelRef) -> VersionInfo:
     return _version(client, ref.name, number, stages)
 
 
-def get_version_of(client: MlflowClient, model: RegisteredModel, number: int) -> VersionInfo:
-    """Return a version of a registered model that is known already, with the metrics of its run.
+def get_version_without_stages(client: MlflowClient, name: str, number: int) -> VersionInfo:
+    """Return a version with the metrics of its run. A request for the model, with its stages, is saved.
 
     Raises
     ------
     NotFound
         If the model has no such version; the message lists existing ones.
     """
-    return _with_metrics(client, _version(client, model.name, number, stages_of(model)))
+    return _with_metrics(client, _version(client, name, number, {}))
 
 
 def _version(client: MlflowClient, name: str, number: int, stages: Mapping[str, int]) -> VersionInfo:
