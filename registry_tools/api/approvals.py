@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry_tools.mlflow_store import registry
 from registry_tools.mlflow_store.client import connect
-from registry_tools.policy.decision import missing
-from registry_tools.policy.policy_file import find_policy, require_policy
+from registry_tools.policy.policy_file import require_policy
 from registry_tools.policy.records import Approval, Request
 from registry_tools.promotion import approvals
 from registry_tools.promotion.approvals import PendingRequest
-from registry_tools.promotion.stage_evidence import read_move
 from registry_tools.refs import model_name, parse_ref, stage_name
 
 
@@ -162,15 +159,3 @@ def list_requests(
     """
     model = model_name(name) if name is not None else None
     return approvals.pending(connect(tracking_uri), require_policy(policy), model)
-
-
-def missing_conditions(
-    ref: str, to: str, policy: str | Path | None, tracking_uri: str | None
-) -> list[str] | None:
-    """Return a line for each condition of a promotion that is not met; None if there is no policy."""
-    found = find_policy(Path(policy) if policy is not None else None)
-    if found is None:
-        return None
-    client = connect(tracking_uri)
-    version = registry.find_version(client, parse_ref(ref))
-    return missing(found, read_move(client, version, stage_name(to)))

@@ -161,7 +161,7 @@ def promote(
         expect_current=expect_current,
         dry_run=dry_run,
         force=force,
-        policy=find_policy(Path(policy) if policy is not None else None),
+        policy=find_policy(policy),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from registry_tools.errors import VerificationError
 
@@ -33,6 +34,15 @@ class _Statement(BaseModel):
     predicate: dict[str, Any]
 
 
+class Gate(TypedDict):
+    """The result of one gate."""
+
+    gate: str
+    passed: bool
+    message: str
+    metrics: dict[str, float]
+
+
 @dataclass(frozen=True, config=ConfigDict(strict=True))
 class VerdictStatement:
     """A verdict about one version, bound to one move of one stage."""
@@ -45,7 +55,7 @@ class VerdictStatement:
     champion: int | None  # the version in the stage; None if it is empty
     policy: _Sha256  # the digest of the policy of the stage
     passed: bool
-    gates: tuple[dict[str, Any], ...]
+    gates: tuple[Gate, ...]
     rule: str
     margin: float
     metric: str

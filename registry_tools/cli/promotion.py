@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -184,7 +183,7 @@ def _check_gate_options(ref: str, stage: str, policy: str | None) -> None:
         return
     from registry_tools.policy.policy_file import find_policy
 
-    found = find_policy(Path(policy) if policy is not None else None)
+    found = find_policy(policy)
     if found is not None and found.stage(parse_ref(ref).name, stage_name(stage)) is not None:
         raise click.UsageError(
             f"the policy of {found.registry} decides the gates of {stage}: leave out {', '.join(given)}"

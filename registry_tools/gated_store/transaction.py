@@ -33,6 +33,11 @@ def joining(make_session: SessionMaker) -> SessionMaker:
     return join
 
 
+def is_shared() -> bool:
+    """Return whether a request works in a shared session."""
+    return _SHARED.get() is not None
+
+
 @contextmanager
 def shared(session: Session) -> Iterator[None]:
     """Let all session makers of this request yield one session until the body ends."""

@@ -1,6 +1,6 @@
 """Names of the tags of versions that several modules use."""
 
-DELETING_TAG = "deleting"  # a client is about to delete the version: no stage may move to it
+DELETING_TAG = "deleting"  # "true": a client is about to delete the version, and no stage may move to it
 
 # The last result of the monitoring.
 DRIFT_TAG = "drift"  # `drift: …`, `none`, or `unknown` if there were too few rows

@@ -101,11 +101,7 @@ def verify_verdict(
         found = getattr(statement, name)
         if found != value:
             raise VerificationError(f"it is about the {name.replace('_', ' ')} {found}, not {value}")
-    if (
-        not statement.passed
-        or not statement.gates
-        or not all(g.get("passed") is True for g in statement.gates)
-    ):
+    if not statement.passed or not statement.gates or not all(gate["passed"] for gate in statement.gates):
         raise VerificationError("a gate refused the version")
     return statement
 
@@ -240,12 +236,7 @@ def _approval_gaps(
 ) -> Iterator[str]:
     count, command = rules.approvals.count, f"{move.model}/{move.version} --to {move.stage}"
     if count and (request is None or request.by is None or not _is_current(request, move)):
-        why = fault or (
-            "its request is void, because its verdict or the stage changed"
-            if request
-            else "nobody requested it"
-        )
-        yield f"{why}; run: registry-tools request {command} --reason TEXT"
+        yield f"{fault or _fault_of(request)}; run: registry-tools request {command} --reason TEXT"
     approvals = decisions(rules, move)
     for each in approvals:
         if each.decision == "reject":
@@ -258,6 +249,14 @@ def _approval_gaps(
             f"it has {len(approvers)} of {count} approvals; {_names(others)} may run: "
             f"registry-tools approve {command}"
         )
+
+
+def _fault_of(request: Request | None) -> str:
+    if request is None:
+        return "nobody requested it"
+    if request.by is None:
+        return "its request has no user: start the server with --app-name basic-auth"
+    return "its request is void, because its verdict or the stage changed"
 
 
 def _is_current(record: Request, move: Move) -> bool:

@@ -28,7 +28,7 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def find_policy(path: Path | None = None) -> Policy | None:
+def find_policy(path: str | Path | None = None) -> Policy | None:
     """Return the policy from a file, else from REGISTRY_TOOLS_POLICY, else from ./registry.yaml.
 
     Raises
@@ -36,10 +36,10 @@ def find_policy(path: Path | None = None) -> Policy | None:
     PolicyError
         If the file is missing, although it is named, or is not a valid policy.
     """
-    named = path or (Path(os.environ[POLICY_VARIABLE]) if os.environ.get(POLICY_VARIABLE) else None)
-    if named is None and not Path(DEFAULT_FILE).exists():
+    named = path or os.environ.get(POLICY_VARIABLE)
+    if not named and not Path(DEFAULT_FILE).exists():
         return None
-    return load_policy(named or Path(DEFAULT_FILE))
+    return load_policy(Path(named or DEFAULT_FILE))
 
 
 def require_policy(path: str | Path | None = None) -> Policy:
@@ -50,7 +50,7 @@ def require_policy(path: str | Path | None = None) -> Policy:
     PolicyError
         If there is no file, or it is not a valid policy.
     """
-    found = find_policy(Path(path) if path is not None else None)
+    found = find_policy(path)
     if found is None:
         raise PolicyError(
             f"there is no policy: write {DEFAULT_FILE}, or name the file with --policy or {POLICY_VARIABLE}"
@@ -69,7 +69,9 @@ def load_policy(path: Path) -> Policy:
     try:
         content = yaml.load(path.read_bytes(), _UniqueKeys)
     except OSError as error:
-        raise PolicyError(f"policy {path}: {error.strerror}") from error
+        raise PolicyError(
+            f"policy {path}: {error.strerror}; name another file with --policy or {POLICY_VARIABLE}"
+        ) from error
     except (
         yaml.YAMLError,
         ValueError,
@@ -81,7 +83,7 @@ def load_policy(path: Path) -> Policy:
         reason = " ".join((getattr(error, "problem", None) or str(error)).split())
         raise PolicyError(f"policy {path} is not YAML: {line}{reason}") from error
     if not isinstance(content, dict):
-        raise PolicyError(f"policy {path} is empty: it needs at least `registry` and `models`")
+        raise PolicyError(f"policy {path} is not a mapping: it needs `registry` and `models` at least")
     try:
         return Policy.model_validate(content)
     except ValidationError as error:
@@ -96,7 +98,9 @@ _PARTS: dict[str, type[BaseModel]] = {"gates": GateRules, "approvals": Approvals
 
 def _problem(error: Any) -> str:
     """Return one line for a fault: the path in the file, the value and the fix."""
-    path = [str(part) for part in error["loc"] if part != "[key]"]
+    path = [str(part) for part in error["loc"]]
+    if path[-1:] == ["[key]"]:  # pydantic adds this for a fault in the name of a pattern or a stage
+        path.pop()
     where, message = ".".join(path), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         part = Policy if len(path) == 1 else StageRules if len(path) == 4 else _PARTS[path[3]]

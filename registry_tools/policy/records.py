@@ -80,10 +80,10 @@ class Force(Record):
 
 @dataclass(frozen=True, config=_CONFIG)
 class Held(Record):
-    """How a version last entered a stage; written by the store only."""
+    """How a version last entered or left a stage; written by the store only."""
 
     head: _Head  # the number of moves of the stage, with this one
-    envelope: str | None  # the verdict of the move; None if it was forced
+    envelope: str | None  # the verdict with which it entered; None if it was forced
     digest: str | None
     by: str | None
     at: str

@@ -45,7 +45,7 @@ def force_tag(stage: str) -> str:
 
 
 def held_tag(stage: str) -> str:
-    """Return the tag that records how the version last entered a stage."""
+    """Return the tag that records how the version last entered or left a stage."""
     return f"{HELD}.{stage}"
 
 

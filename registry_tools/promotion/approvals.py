@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from mlflow import MlflowClient
 
 from registry_tools.attestation.statement import VerdictStatement
-from registry_tools.errors import AccessDenied, BrokenHistory, MoveRefused, PromotionError, VerificationError
+from registry_tools.errors import MoveRefused, PromotionError, RegistryToolsError, VerificationError
 from registry_tools.evaluation.verdict import Verdict
 from registry_tools.mlflow_store import registered_models, registry
 from registry_tools.mlflow_store.client import registry_address
@@ -186,18 +186,18 @@ def _decide(client: MlflowClient, ref: ModelRef, stage: str, decision: Any, reas
 
 
 def _record(client: MlflowClient, version: VersionInfo, move: Move, action: str, key: str, record: C) -> C:
-    """Write a tag, and an event in the history if the user may write it."""
+    """Write a tag, and an event in the history. The tag counts even if the event cannot be written."""
     check_length("reason", record.reason)
     stamped = write_stamped(client, version, key, record)
     if stamped is None:
         raise PromotionError(
-            f"{registry_address(client)} is not a gated registry, so that this has no effect there; see "
+            f"{registry_address(client)} is not a gated registry, and this has no effect there; see "
             "docs/reference/verdicts.md"
         )
     try:
         log = EventLog.find_or_make(client, move.model)
         state = StageState(log, move.stage, stamped.by or "", log.head(move.stage), move.holder)
         state.note(state.draft(action, version, record.reason, Verdict(())), RECORDED)
-    except (AccessDenied, BrokenHistory) as error:
+    except RegistryToolsError as error:
         _log.warning("the history of %s has no event of this: %s", move.model, error)
     return stamped

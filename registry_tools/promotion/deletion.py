@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import PromotionError
+from registry_tools.errors import AccessDenied, PromotionError
 from registry_tools.mlflow_store import registered_models, registry
 from registry_tools.mlflow_store.registry import VersionInfo
 from registry_tools.mlflow_store.tags import DELETING_TAG
@@ -26,16 +26,24 @@ def delete(client: MlflowClient, ref: ModelRef) -> VersionInfo:
         If a stage or a rollback needs the version; the message names the stage.
     """
     version = registry.find_version(client, ref)
+    _check_unneeded(client, version)
     registry.set_tags(client, version, {DELETING_TAG: "true"})
     try:
-        reason = _reason_to_keep(client, version)
-        if reason is not None:
-            raise PromotionError(f"{version.name} version {version.version} {reason}")
+        _check_unneeded(client, version)
         registry.delete_version(client, version.name, version.version)
     except BaseException:
-        registry.delete_tag(client, version, DELETING_TAG)
+        try:
+            registry.delete_tag(client, version, DELETING_TAG)
+        except AccessDenied:  # MLflow lets a user set a tag who may neither delete it nor the version
+            registry.set_tags(client, version, {DELETING_TAG: "false"})
         raise
     return version
+
+
+def _check_unneeded(client: MlflowClient, version: VersionInfo) -> None:
+    reason = _reason_to_keep(client, version)
+    if reason is not None:
+        raise PromotionError(f"{version.name} version {version.version} {reason}")
 
 
 def _reason_to_keep(client: MlflowClient, version: VersionInfo) -> str | None:

@@ -194,7 +194,7 @@ def _fault(log: EventLog, event: Event) -> str | None:
         return f"version {event.version} was deleted"
     if event.digest is not None and version.digest != event.digest:
         return f"the digest of version {event.version} was changed after the event was recorded"
-    if event.outcome == OPEN and DELETING_TAG in version.tags:
+    if event.outcome == OPEN and version.tags.get(DELETING_TAG) == "true":
         return f"version {event.version} is being deleted; to finish, repeat registry-tools delete"
     return None
 

@@ -48,8 +48,7 @@ def evidence_verdict(policy: Policy, move: Move) -> Verdict:
         except VerificationError:
             pass  # `missing` says why
         else:
-            known = {field.name for field in dataclasses.fields(GateResult)}
-            gates = tuple(GateResult(**{k: v for k, v in g.items() if k in known}) for g in statement.gates)
+            gates = tuple(GateResult(**gate) for gate in statement.gates)
     return Verdict((*gates, *(GateResult("policy", False, gap) for gap in missing(policy, move))))
 
 

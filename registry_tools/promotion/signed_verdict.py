@@ -13,7 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from registry_tools.attestation.envelope import PAYLOAD_TYPE, sign_envelope, verify_envelope
-from registry_tools.attestation.statement import VerdictStatement
+from registry_tools.attestation.statement import Gate, VerdictStatement
 from registry_tools.errors import GateRefused, InputError, PolicyError, PromotionError, VerificationError
 from registry_tools.evaluation.eval_data import EvalData
 from registry_tools.evaluation.evaluate import evaluate
@@ -206,7 +206,7 @@ def _sign(
     return statement, envelope
 
 
-def _gates(verdict: Verdict) -> Iterator[tuple[dict[str, Any], ...]]:
+def _gates(verdict: Verdict) -> Iterator[tuple[Gate, ...]]:
     """Yield the gates of a verdict with ever shorter messages, at last without metrics."""
     for longest in (500, 200, 50, 0):
         yield tuple(

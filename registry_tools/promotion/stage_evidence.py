@@ -7,17 +7,24 @@ from datetime import datetime, timezone
 
 from mlflow import MlflowClient
 
-from registry_tools.errors import AccessDenied, MoveRefused, RegistryToolsError, VerificationError
+from registry_tools.errors import (
+    AccessDenied,
+    MoveRefused,
+    RegistryToolsError,
+    UnsupportedOperation,
+    VerificationError,
+)
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.mlflow_store.client import current_user, translate_errors
 from registry_tools.mlflow_store.registered_models import get_registered_model
 from registry_tools.mlflow_store.registry import VersionInfo
-from registry_tools.policy.decision import Move, verify_verdict
+from registry_tools.policy.decision import Move, missing, verify_verdict
 from registry_tools.policy.definition import Policy, StagePolicy
 from registry_tools.policy.records import Held
 from registry_tools.policy.tag_names import HELD, REGISTERED_BY, VERDICT, head_tag, held_tag, verdict_tag
 from registry_tools.promotion.event_log import EventLog
+from registry_tools.refs import ModelRef
 
 
 def read_move(client: MlflowClient, version: VersionInfo, stage: str) -> Move:
@@ -33,6 +40,14 @@ def read_move(client: MlflowClient, version: VersionInfo, stage: str) -> Move:
         user=current_user(),
         now=datetime.now(timezone.utc),
     )
+
+
+def missing_conditions(client: MlflowClient, ref: ModelRef, stage: str, policy: Policy) -> list[str]:
+    """Return a line for each condition of a promotion to a stage that a version does not meet yet."""
+    try:
+        return missing(policy, read_move(client, registry.find_version(client, ref), stage))
+    except UnsupportedOperation as error:  # without the extra `signing`, no verdict can be verified
+        return [str(error)]
 
 
 def stage_head(client: MlflowClient, name: str, stage: str) -> int:
@@ -115,7 +130,7 @@ def _is_gated(client: MlflowClient, name: str, stage: str) -> bool:
     """Return whether the registry is gated: it wrote down who registered the newest version.
 
     For a version from before that, the function tries to delete the count, which is missing. MLflow lets
-    only a user with MANAGE do so.
+    only a user with EDIT do so.
     """
     newest = registry.newest_version(client, name)
     if newest is not None and REGISTERED_BY in newest.tags:

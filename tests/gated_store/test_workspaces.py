@@ -56,21 +56,31 @@ def test_a_stage_in_a_workspace_is_protected(address: str) -> None:
     assert answer.status_code == 404
 
 
-def test_a_model_with_a_moved_stage_is_not_deleted_with_its_workspace(address: str, folder: Path) -> None:
-    assert send(address, "POST", "3.0/mlflow/workspaces", name="team-b").status_code < 300
-    answer = send(address, "POST", "2.0/mlflow/registered-models/create", "team-b", name="iris")
-    assert answer.status_code == 200
+@pytest.mark.parametrize(
+    "row",
+    [
+        "registered_model_tags (workspace, name, key, value) values ('w2', 'iris', 'head.production', '1')",
+        # It has this alias from before the registry was gated.
+        "registered_model_aliases (workspace, name, alias, version) values ('w2', 'iris', 'production', 1)",
+    ],
+    ids=["moved", "held"],
+)
+def test_a_model_with_a_protected_stage_is_not_deleted_with_its_workspace(
+    row: str, address: str, folder: Path
+) -> None:
+    send(address, "POST", "3.0/mlflow/workspaces", name="w2")
+    send(address, "POST", "2.0/mlflow/registered-models/create", "w2", name="iris")
     with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
-        connection.execute(
-            "insert into registered_model_tags (workspace, name, key, value) values (?, ?, ?, ?)",
-            ("team-b", "iris", "head.production", "1"),
-        )
-    url = f"{address}/api/3.0/mlflow/workspaces/team-b"
+        connection.execute("delete from registered_model_tags where workspace = 'w2'")
+        connection.execute(f"insert into {row}")
+    url = f"{address}/api/3.0/mlflow/workspaces/w2"
     answer = httpx.delete(url, params={"mode": "CASCADE"}, timeout=120)
-    assert "iris in workspace team-b has a protected stage" in refusal(answer)
-    listed = send(address, "GET", "2.0/mlflow/registered-models/get?name=iris", "team-b")
+    assert "iris in workspace w2 has a protected stage" in refusal(answer)
+    listed = send(address, "GET", "2.0/mlflow/registered-models/get?name=iris", "w2")
     assert listed.status_code == 200
+    send(address, "POST", "3.0/mlflow/workspaces", name="team-c")
+    send(address, "POST", "2.0/mlflow/registered-models/create", "team-c", name="iris")
     answer = httpx.delete(
-        f"{address}/api/3.0/mlflow/workspaces/team-a", params={"mode": "CASCADE"}, timeout=120
+        f"{address}/api/3.0/mlflow/workspaces/team-c", params={"mode": "CASCADE"}, timeout=120
     )
     assert answer.status_code == 204

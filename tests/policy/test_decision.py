@@ -65,6 +65,9 @@ def test_without_required_approvals_no_request_is_needed() -> None:
     assert decide(policy, move_with({VERDICT: envelope}, user=None)) == Grant("promote", envelope)
 
 
+REFUSED = {"gate": "a", "passed": False, "message": "", "metrics": {}}
+
+
 def resigned(key: str = "ci", **changes: Any) -> Move:
     """Return the good move with another statement, which is signed and approved."""
     return move_with(tags_for(signed(statement_for(POLICY, **changes), key)))
@@ -96,7 +99,7 @@ REFUSALS = {
     "no evidence": (resigned(evidence_digest=None), "it is about the evidence digest None, not bbb"),
     "not passed": (resigned(passed=False), "its verdict does not count: a gate refused the version"),
     "no gates": (resigned(gates=()), "its verdict does not count: a gate refused the version"),
-    "a refusing gate": (resigned(gates=({"gate": "a", "passed": False},)), "a gate refused the version"),
+    "a refusing gate": (resigned(gates=(REFUSED,)), "a gate refused the version"),
     "replayed": (resigned(head=3), "its verdict is for move 4 of the stage, and the next is 5"),
     "from the future of the stage": (resigned(head=5), "its verdict is for move 6 of the stage"),
     "another champion": (resigned(champion=1), "compares with version 1, and the stage holds version 2"),
@@ -122,7 +125,7 @@ REFUSALS = {
         move_with({key: text for key, text in TAGS.items() if key != REQUEST}),
         "nobody requested it; run: registry-tools request iris/3 --to production --reason TEXT",
     ),
-    "a request without a user": (move_with(edited(REQUEST, by=None)), "its request is void"),
+    "a request without a user": (move_with(edited(REQUEST, by=None)), "its request has no user: start"),
     "an old request": (move_with(edited(REQUEST, head=3)), "its request is void"),
     "a request for other files": (move_with(edited(REQUEST, digest="c" * 64)), "its request is void"),
     "a request for another verdict": (move_with(edited(REQUEST, verdict="c" * 64)), "its request is void"),

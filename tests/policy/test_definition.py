@@ -127,6 +127,7 @@ def test_faults_elsewhere_are_one_line_each(tmp_path: Path) -> None:
     content = policy_content()
     content["evaluators"]["ci"] = "no key"
     content["models"]["iris*"]["Production"] = {"evaluators": ["ci"]}
+    content["models"]["[key]"] = {"production": {"evaluators": ["ci"], "aprovals": {}}}
     content["model"] = {}
     del content["registry"]
     path.write_text(yaml.safe_dump(content))
@@ -134,14 +135,16 @@ def test_faults_elsewhere_are_one_line_each(tmp_path: Path) -> None:
     assert [problem.removeprefix(f"policy {path}: ").partition(":")[0] for problem in found] == [
         "registry",
         "evaluators.ci",
+        "models.[key].production.aprovals",
         "models.iris*.Production",
         "model",
     ]
     assert "not a public key in PEM format; create it with: openssl pkey" in found[1]
-    assert "write the stage in lower case: production" in found[2]
-    assert "did you mean 'models'?" in found[3]
+    assert "write the stage in lower case: production" in found[3]
+    assert "did you mean 'approvals'?" in found[2]
+    assert "did you mean 'models'?" in found[4]
     with pytest.raises(
-        PolicyError, match=r"registry: Field required \(and 3 more; see: registry-tools policy check"
+        PolicyError, match=r"registry: Field required \(and 4 more; see: registry-tools policy check"
     ):
         load_policy(path)
 
@@ -149,8 +152,8 @@ def test_faults_elsewhere_are_one_line_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "is empty: it needs at least"),
-        ("- a", "is empty: it needs at least"),
+        ("", "is not a mapping: it needs `registry`"),
+        ("- a", "is not a mapping: it needs `registry`"),
         ("registry: [", "is not YAML: line 1"),
         ("registry: a\nregistry: b", "is not YAML: line 1: registry occurs twice"),
         (

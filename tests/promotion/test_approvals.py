@@ -12,6 +12,7 @@ import registry_tools
 from registry_tools.cli.main import main
 from registry_tools.errors import PromotionError
 from registry_tools.evaluation.verdict import GateResult, Verdict
+from registry_tools.policy import tag_names
 from registry_tools.promotion import promote, rollback
 from tests.promotion.conftest import Run, history, policy
 from tests.support.gated import Gated, write_policy
@@ -162,6 +163,28 @@ def test_a_forced_move_needs_the_right_to_it_and_comes_first_in_the_history(gate
 
 
 @pytest.mark.slow
+def test_a_wrong_policy_file_is_refused_before_anything_is_recorded(gated: Gated, run: Run) -> None:
+    name = gated.model()
+    gated.evaluate(name, 1)
+    to = ("--to", "production", "--policy", "typo.yaml")
+    code, _, err = run("trainer", "request", f"{name}/1", *to, "--reason", "better")
+    assert (code, "typo.yaml: No such file or directory; name another file with --policy" in err) == (1, True)
+    assert tag_names.request_tag("production") not in gated.get(name, 1)["tags"]
+
+
+def test_a_request_counts_when_the_history_cannot_be_written(
+    gated: Gated, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = gated.model()
+    gated.evaluate(name, 1)
+    client = MlflowClient(gated.uri)
+    with signed_in("trainer"):
+        experiment = client.create_experiment(f"{name}-promotions")
+        client.delete_experiment(experiment)
+    code, out, err = run("trainer", "request", f"{name}/1", "--to", "production", "--reason", "better")
+    assert (code, "requested" in out, "has no event of this" in caplog.text) == (0, True, True), err
+
+
 def test_options_of_the_gates_contradict_the_policy(gated: Gated, run: Run) -> None:
     name = gated.model()
     code, _, err = run(

@@ -13,13 +13,13 @@ from mlflow import MlflowClient
 import registry_tools
 from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
-from registry_tools.errors import MoveRefused, PromotionError
+from registry_tools.errors import AccessDenied, MoveRefused, PromotionError
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import GateResult, Verdict
 from registry_tools.mlflow_store import registry, stages
 from registry_tools.policy.policy_file import load_policy
+from registry_tools.promotion import deletion, moves, promote
 from registry_tools.promotion import history as histories
-from registry_tools.promotion import moves, promote
 from registry_tools.promotion.event import OPEN, Event
 from registry_tools.refs import ModelRef
 from tests.promotion.conftest import Run, history, policy
@@ -220,6 +220,9 @@ def test_an_approver_needs_no_more_than_edit(
             registry_tools.request(ref, reason="better", **where)
         with signed_in("ben"):
             assert registry_tools.approve(ref, **where).head == 0
+            # Only MANAGE deletes a version or a tag. A refused deletion must not prevent the promotion.
+            with pytest.raises(AccessDenied):
+                deletion.delete(MlflowClient(running.uri), ModelRef(name, version=1))
         with signed_in("trainer"):
             assert registry_tools.promote(ref, policy=running.policy, **where).version == 1
         assert running.aliases(name) == {"production": 1}

@@ -9,6 +9,7 @@ import click
 
 from registry_tools.cli.options import common_options, policy_option
 from registry_tools.cli.output import print_columns, print_json
+from registry_tools.refs import parse_ref, stage_name
 
 if TYPE_CHECKING:
     from registry_tools.policy.records import Request
@@ -27,10 +28,7 @@ def request(ref: str, stage: str, policy_file: str | None, as_json: bool, **opti
 
     REF needs a signed verdict (see evaluate). The request is void once the verdict or the stage changes.
     """
-    from registry_tools.api import approvals
-
-    made = approvals.request(ref, stage, **options)
-    _print_record("requested", ref, stage, made, policy_file, as_json, options["tracking_uri"])
+    _record("request", "requested", ref, stage, policy_file, as_json, **options)
 
 
 @click.command()
@@ -45,10 +43,7 @@ def approve(ref: str, stage: str, policy_file: str | None, as_json: bool, **opti
     The policy names the approvers. An approval by the requester, or by the user who registered the version,
     does not count.
     """
-    from registry_tools.api import approvals
-
-    made = approvals.approve(ref, stage, **options)
-    _print_record("approved", ref, stage, made, policy_file, as_json, options["tracking_uri"])
+    _record("approve", "approved", ref, stage, policy_file, as_json, **options)
 
 
 @click.command()
@@ -62,10 +57,7 @@ def reject(ref: str, stage: str, policy_file: str | None, as_json: bool, **optio
 
     REF cannot enter the stage until you approve it, or it gets another verdict.
     """
-    from registry_tools.api import approvals
-
-    made = approvals.reject(ref, stage, **options)
-    _print_record("rejected", ref, stage, made, policy_file, as_json, options["tracking_uri"])
+    _record("reject", "rejected", ref, stage, policy_file, as_json, **options)
 
 
 @click.command()
@@ -88,13 +80,21 @@ def requests(model: str | None, policy_file: str | None, as_json: bool, tracking
     print_columns(rows, header=True)
 
 
-def _print_record(
-    done: str, ref: str, stage: str, record: Request, policy: str | None, as_json: bool, uri: str | None
+def _record(
+    action: str, done: str, ref: str, stage: str, policy_file: str | None, as_json: bool, **options: Any
 ) -> None:
-    """Print a request or an approval, and the conditions that are not met, if there is a policy."""
-    from registry_tools.api.approvals import missing_conditions
+    """Record a request or a decision, and print the conditions that are not met, if there is a policy."""
+    from registry_tools.api import approvals
+    from registry_tools.mlflow_store.client import connect
+    from registry_tools.policy.policy_file import find_policy
+    from registry_tools.promotion.stage_evidence import missing_conditions
 
-    missing = missing_conditions(ref, stage, policy, uri)
+    policy = find_policy(policy_file)  # before the record, so that a wrong name leaves nothing half done
+    record: Request = getattr(approvals, action)(ref, stage, **options)
+    missing = None
+    if policy is not None:
+        client = connect(options["tracking_uri"])
+        missing = missing_conditions(client, parse_ref(ref), stage_name(stage), policy)
     if as_json:
         print_json(dataclasses.asdict(record) | {"missing": missing})
         return

@@ -20,7 +20,6 @@ from registry_tools.cli.output import echo, print_columns, print_json, refused_b
 from registry_tools.refs import ModelRef, model_name, parse_ref, stage_name
 
 if TYPE_CHECKING:
-    from registry_tools.policy.definition import Policy
     from registry_tools.promotion.signed_verdict import SignedVerdict
 
 
@@ -121,14 +120,19 @@ def explain(model: str, stage: str, policy_file: str | None, as_json: bool, trac
     """
     where = stage_name(stage)
     ref = parse_ref(model) if any(c in model for c in "/@") else ModelRef(model_name(model))
+    from registry_tools.mlflow_store import registry
+    from registry_tools.mlflow_store.client import connect
     from registry_tools.policy import explanation
     from registry_tools.policy.policy_file import require_policy
+    from registry_tools.promotion.stage_evidence import missing_conditions
 
     rules = require_policy(policy_file)
     found = rules.stage(ref.name, where)
     version, gaps = None, None
     if ref.version is not None or ref.stage is not None:
-        version, gaps = _missing(rules, ref, where, tracking_uri)
+        client = connect(tracking_uri)
+        version = registry.find_version(client, ref).version
+        gaps = missing_conditions(client, ref, where, rules)
     rows = explanation.explain(found) if found is not None else []
     if as_json:
         texts = [{"rule": rule, "text": text} for rule, text in rows]
@@ -140,18 +144,6 @@ def explain(model: str, stage: str, policy_file: str | None, as_json: bool, trac
         title = f"{ref.name} version {version}"
         rows += [("missing", f"{title}: {gap}") for gap in gaps] or [("ready", f"{title} may enter {where}")]
     print_columns(rows)
-
-
-def _missing(policy: Policy, ref: ModelRef, stage: str, tracking_uri: str | None) -> tuple[int, list[str]]:
-    """Return the version of a reference, and the conditions of a promotion that it does not meet."""
-    from registry_tools.mlflow_store import registry
-    from registry_tools.mlflow_store.client import connect
-    from registry_tools.policy.decision import missing
-    from registry_tools.promotion.stage_evidence import read_move
-
-    client = connect(tracking_uri)
-    version = registry.find_version(client, ref)
-    return version.version, missing(policy, read_move(client, version, stage))
 
 
 COMMANDS = (evaluate_command, policy_group)
