@@ -124,7 +124,7 @@ def _evaluate_gates(
             client,
             ModelRef(params.name, version=version),
             params.stage,
-            GateOptions(policy=TrustPolicy.from_environment()),
+            GateOptions(trust_policy=TrustPolicy.from_environment()),
             reason=reason,
             expect_current=current_version,
             dry_run=not params.promote,

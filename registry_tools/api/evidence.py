@@ -101,5 +101,5 @@ def evaluate(
         password=os.environ.get(PASSWORD_VARIABLE),
         expires=lifetime,
         eval_data=read_optional_eval_data(eval_data, target),
-        trust=TrustPolicy.from_environment(trust, allow_code, public_key),
+        trust_policy=TrustPolicy.from_environment(trust, allow_code, public_key),
     )

@@ -92,7 +92,7 @@ def score(
     """
     request = ScoringRequest(
         ref=parse_ref(ref),
-        policy=TrustPolicy.from_environment(trust, allow_code, public_key),
+        trust_policy=TrustPolicy.from_environment(trust, allow_code, public_key),
         input=str(input),
         output=_address(output, spark_master),
         folder=str(output).endswith("/"),

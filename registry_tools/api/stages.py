@@ -148,7 +148,7 @@ def promote(
         max_size_ratio=max_size_ratio,
         onnx=onnx,
         eval_data=read_optional_eval_data(eval_data, target),
-        policy=TrustPolicy.from_environment(trust, allow_code, public_key),
+        trust_policy=TrustPolicy.from_environment(trust, allow_code, public_key),
     )
     return promotion.promote(
         connect(tracking_uri),
@@ -232,7 +232,7 @@ def rollback(
         to=to,
         actor=actor,
         expect_current=expect_current,
-        policy=TrustPolicy.from_environment(trust, allow_code, public_key),
+        trust_policy=TrustPolicy.from_environment(trust, allow_code, public_key),
     )
 
 

@@ -79,8 +79,8 @@ def compare(
     """
     refs = parse_ref(first), parse_ref(second)
     rows = read_optional_eval_data(eval_data, target)
-    policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return comparison.compare(connect(tracking_uri), *refs, policy, rows, metric)
+    trust_policy = TrustPolicy.from_environment(trust, allow_code, public_key)
+    return comparison.compare(connect(tracking_uri), *refs, trust_policy, rows, metric)
 
 
 def verify(
@@ -120,8 +120,8 @@ def verify(
     >>> verdict.passed, [gate.message for gate in verdict.refusals]  # doctest: +SKIP
     (True, [])
     """
-    trusted = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return recovery.verify(connect(tracking_uri), parse_ref(ref), trusted, find_policy())
+    trust_policy = TrustPolicy.from_environment(trust, allow_code, public_key)
+    return recovery.verify(connect(tracking_uri), parse_ref(ref), trust_policy, find_policy())
 
 
 def copy(
@@ -172,8 +172,8 @@ def copy(
     model_ref, new_name = parse_ref(ref), model_name(name) if name is not None else None
     source = connect(tracking_uri)
     registry.find_version(source, model_ref)  # a wrong reference must not leave a new, empty registry
-    policy = TrustPolicy.from_environment(public_key=public_key)
-    return copies.copy(source, model_ref, connect_or_create(to_uri), new_name, policy)
+    trust_policy = TrustPolicy.from_environment(public_key=public_key)
+    return copies.copy(source, model_ref, connect_or_create(to_uri), new_name, trust_policy)
 
 
 def adopt(
@@ -228,8 +228,8 @@ def adopt(
     0.96
     """
     model_ref, rows = parse_ref(ref), read_eval_data(Path(eval_data), target)
-    policy = TrustPolicy.from_environment(trust, allow_code, public_key)
-    return adoption.adopt(connect(tracking_uri), model_ref, rows, policy)
+    trust_policy = TrustPolicy.from_environment(trust, allow_code, public_key)
+    return adoption.adopt(connect(tracking_uri), model_ref, rows, trust_policy)
 
 
 def register(
@@ -293,8 +293,8 @@ def register(
     ... ).version  # doctest: +SKIP
     1
     """
-    model, policy = model_name(name), TrustPolicy.from_environment(trust, allow_code)
-    estimator = joblib_file.read_estimator(Path(path), policy)
+    model, trust_policy = model_name(name), TrustPolicy.from_environment(trust, allow_code)
+    estimator = joblib_file.read_estimator(Path(path), trust_policy)
     rows = read_eval_data(Path(eval_data), target)
     source = registration.SourceModel(Path(path), estimator, tuple(target_names))
-    return registration.register(lambda: connect_or_create(tracking_uri), model, source, rows, policy)
+    return registration.register(lambda: connect_or_create(tracking_uri), model, source, rows, trust_policy)

@@ -36,7 +36,7 @@ class ScoringRequest:
     csv: CsvFormat = field(default_factory=CsvFormat)  # of the input, if it is CSV
     workers: int | None = None  # None takes all cores
     master: str | None = None  # of Spark, which scores then
-    policy: TrustPolicy = field(default_factory=TrustPolicy)  # what the version may contain
+    trust_policy: TrustPolicy = field(default_factory=TrustPolicy)  # what the version may contain
 
 
 @dataclass(frozen=True)

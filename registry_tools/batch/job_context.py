@@ -40,7 +40,9 @@ def fetched_version(
     RegistryToolsError
         As `load_model`.
     """
-    with contextlib.closing(ArtifactFetcher(request.ref, request.policy, tracking_uri, None)) as fetcher:
+    with contextlib.closing(
+        ArtifactFetcher(request.ref, request.trust_policy, tracking_uri, None)
+    ) as fetcher:
         artifact = fetcher.fetch(fetcher.resolve())
         inputs = describe(artifact.model).inputs
         if isinstance(inputs, UnsupportedTensor):

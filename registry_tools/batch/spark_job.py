@@ -67,9 +67,9 @@ def score(request: ScoringRequest, tracking_uri: str | None = None) -> ScoringSu
     with contextlib.ExitStack() as stack:
         artifact, inputs = stack.enter_context(fetched_version(request, tracking_uri))
         # The signature was checked, and executors lack the key.
-        request = replace(request, policy=replace(request.policy, public_key=None))
+        request = replace(request, trust_policy=replace(request.trust_policy, public_key=None))
         run = stack.enter_context(ScoringRun(request, artifact, tracking_uri))
-        added = batch_predictor.load(artifact, request.policy, request.proba).schema
+        added = batch_predictor.load(artifact, request.trust_policy, request.proba).schema
         spark = stack.enter_context(spark_setup.session(request.master or "local[*]"))
         where = without_secrets(request.input)
         table, schema, form = _open_table(spark, request, where)
@@ -210,7 +210,7 @@ def _load_verified(artifact: ModelArtifact, digest: str, request: ScoringRequest
     """Compare the files that arrived with their digest, and load them, once in this process."""
     folder = SparkFiles.get(_ARCHIVE)
     manifest.check_files(Path(folder), digest)
-    return batch_predictor.load(replace(artifact, folder=folder), request.policy, request.proba)
+    return batch_predictor.load(replace(artifact, folder=folder), request.trust_policy, request.proba)
 
 
 def _locate(files: pa.Array, numbers: pa.Array | Mapping[str, int], row: int) -> str:

@@ -144,7 +144,7 @@ def _load(artifact: ModelArtifact, request: ScoringRequest) -> BatchPredictor:
     """Load a version once in this process."""
     from registry_tools.inference import batch_predictor
 
-    return batch_predictor.load(artifact, request.policy, request.proba)
+    return batch_predictor.load(artifact, request.trust_policy, request.proba)
 
 
 def prediction_schema(job: ScoringJob) -> pa.Schema:

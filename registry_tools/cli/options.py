@@ -88,16 +88,16 @@ def trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the same options to a command, and pass them to it as one `policy`."""
+    """Add the same options to a command, and pass them to it as one `trust_policy`."""
 
     @trust_options
     @functools.wraps(function)
-    def with_policy(*arguments: Any, loading: dict[str, Any], **options: Any) -> Any:
+    def with_trust_policy(*arguments: Any, loading: dict[str, Any], **options: Any) -> Any:
         from registry_tools.models.trust_policy import TrustPolicy
 
-        return function(*arguments, policy=TrustPolicy.from_environment(**loading), **options)
+        return function(*arguments, trust_policy=TrustPolicy.from_environment(**loading), **options)
 
-    return with_policy
+    return with_trust_policy
 
 
 actor_option = click.option(

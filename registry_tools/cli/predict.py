@@ -198,8 +198,8 @@ def _export_onnx(
     from registry_tools.models.onnx.export import export_onnx
     from registry_tools.models.trust_policy import TrustPolicy
 
-    model_ref, policy = parse_ref(ref), TrustPolicy.from_environment(**loading)
-    model, compared = export_onnx(connect(tracking_uri), model_ref, Path(output), policy)
+    model_ref, trust_policy = parse_ref(ref), TrustPolicy.from_environment(**loading)
+    model, compared = export_onnx(connect(tracking_uri), model_ref, Path(output), trust_policy)
     return model.info, compared
 
 

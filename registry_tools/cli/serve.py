@@ -166,13 +166,13 @@ def serve(
         raise click.UsageError("--sample needs --log-predictions")
     if policy_file is not None and not require_verdict:
         raise click.UsageError("--policy needs --require-verdict")
-    verdicts = None
+    policy = None
     if require_verdict:
         from registry_tools.policy.policy_file import require_policy
         from registry_tools.policy.stage_entry import require_stage
 
         require_stage(parse_ref(ref).name, parse_ref(ref).stage)
-        verdicts = require_policy(policy_file)
+        policy = require_policy(policy_file)
     from registry_tools.processes import MEBIBYTE, ResourceLimits
     from registry_tools.serving import serve as serving
     from registry_tools.serving.auth import read_key_file
@@ -185,7 +185,7 @@ def serve(
         webhook_secrets=read_key_file(webhook_secret_file, "secret") if webhook_secret_file else (),
         max_body=max_body * MEBIBYTE,
         trial_limits=ResourceLimits(trial_memory * MEBIBYTE, trial_seconds),
-        verdicts=verdicts,
+        policy=policy,
         **options,  # the other options, named as the settings
     )
     log_times()

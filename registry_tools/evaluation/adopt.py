@@ -34,7 +34,7 @@ class Adoption(MadeEvidence):
 
 
 def adopt(
-    client: MlflowClient, ref: ModelRef, eval_data: EvalData, policy: TrustPolicy | None = None
+    client: MlflowClient, ref: ModelRef, eval_data: EvalData, trust_policy: TrustPolicy | None = None
 ) -> Adoption:
     """Make evidence for a version from labelled rows that it was not trained on.
 
@@ -52,17 +52,17 @@ def adopt(
     InputError
         If there are too few rows, or JSON cannot represent their values.
     """
-    policy = policy or TrustPolicy.from_environment()
+    trust_policy = trust_policy or TrustPolicy.from_environment()
     version = _version_with_run(client, ref)
     with (
-        verified_files(client, version, policy) as model,
+        verified_files(client, version, trust_policy) as model,
         # Not verified here: `_check_existing` compares the files with the new evidence.
         artifacts.evidence_files(client, version) as existing,
         tempfile.TemporaryDirectory() as scratch,
     ):
         folder = Path(scratch)
         _check_model(version, model, existing)
-        made = make_evidence(_title(version), model, eval_data, policy, folder)
+        made = make_evidence(_title(version), model, eval_data, trust_policy, folder)
         if existing is not None:
             _check_existing(existing, folder, version)
         is_new = not made.tags.items() <= version.tags.items()

@@ -135,7 +135,7 @@ def compare(
     client: MlflowClient,
     first: ModelRef,
     second: ModelRef,
-    policy: TrustPolicy,
+    trust_policy: TrustPolicy,
     eval_data: EvalData | None = None,
     metric: str | None = None,
 ) -> Comparison:
@@ -156,7 +156,9 @@ def compare(
         )
     where = str(eval_data.path) if eval_data is not None else None
     try:
-        return Comparison(one, two, predict_pair(client, one, two, policy, eval_data, metric), None, where)
+        return Comparison(
+            one, two, predict_pair(client, one, two, trust_policy, eval_data, metric), None, where
+        )
     except InputError:
         raise
     except RegistryToolsError as error:  # such as missing files: the rest can still be shown
@@ -169,7 +171,7 @@ def predict_pair(
     client: MlflowClient,
     first: VersionInfo,
     second: VersionInfo,
-    policy: TrustPolicy,
+    trust_policy: TrustPolicy,
     eval_data: EvalData | None = None,
     metric: str | None = None,
 ) -> PairedPredictions:
@@ -179,7 +181,7 @@ def predict_pair(
     ----------
     client, first, second
         The registry and the two versions.
-    policy
+    trust_policy
         The types and formats to trust in both versions.
     eval_data
         Labelled rows; None takes the holdout of the first version.
@@ -199,13 +201,13 @@ def predict_pair(
         If a version cannot be verified or fails to predict, or no row is left to compare.
     """
     with ExitStack() as files:
-        bundles = [fetch_bundle(client, version, policy, files) for version in (first, second)]
+        bundles = [fetch_bundle(client, version, trust_policy, files) for version in (first, second)]
         folders = [_verified_folder(bundle) for bundle in bundles]
         found = _rows_to_compare(bundles, eval_data)
         rows = found.take(found.distinct)
         titles = [bundle.title for bundle in bundles]
         results = predict_in_clean_process(
-            [PredictJob(each, {_TABLE: rows.rows}, policy) for each in folders]
+            [PredictJob(each, {_TABLE: rows.rows}, trust_policy) for each in folders]
         )
         predicted = [checked_predictions(*each) for each in zip(titles, results, strict=True)]
     task = task_of(predicted[0], bundles[0].evaluation)

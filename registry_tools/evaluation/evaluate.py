@@ -58,8 +58,8 @@ def evaluate(
     With `options.onnx`, the ONNX file is written to `onnx_file`, unless one is stored with the candidate.
     """
     with ExitStack() as files:
-        bundle = fetch_bundle(client, candidate, options.policy, files)
-        other = fetch_bundle(client, champion, options.policy, files) if champion is not None else None
+        bundle = fetch_bundle(client, candidate, options.trust_policy, files)
+        other = fetch_bundle(client, champion, options.trust_policy, files) if champion is not None else None
         if options.onnx and bundle.onnx is not None:
             onnx_file = bundle.onnx
         return Verdict(tuple(_run_gates(bundle, other, options, onnx_file)))
@@ -69,7 +69,7 @@ def _run_gates(
     bundle: VersionBundle, champion: VersionBundle | None, options: GateOptions, onnx_file: Path | None
 ) -> Iterator[GateResult]:
     """Yield the results in order; if a gate refuses, the gates that depend on it do not run."""
-    integrity = _run_integrity_gate(bundle, options.policy)
+    integrity = _run_integrity_gate(bundle, options.trust_policy)
     yield integrity
     if not integrity.passed:
         return  # never load files that differ from the manifest
@@ -129,10 +129,10 @@ def _predict(
             own = {"compared": holdout.take(new).rows} if new.any() else {}
             row = timed if options.max_latency_ratio is not None else None
             if own or row is not None:
-                jobs.append(PredictJob(champion.folder, own, options.policy, row))
+                jobs.append(PredictJob(champion.folder, own, options.trust_policy, row))
     is_compared = options.onnx and "holdout" in tables and (bundle.onnx is not None or not bundle.signed)
     onnx = onnx_file if is_compared else None
-    candidate = PredictJob(bundle.folder, tables, options.policy, timed, onnx)
+    candidate = PredictJob(bundle.folder, tables, options.trust_policy, timed, onnx)
     predictions, *of_champion = predict_in_clean_process([candidate, *jobs])
     if not isinstance(predictions, VerificationError) and predictions.probabilities.get("holdout"):
         probabilities = np.asarray(predictions.probabilities["holdout"], dtype=float)
@@ -181,22 +181,24 @@ def _recorded_metric(bundle: VersionBundle | None, task: str) -> str | None:
     return evaluation.metric if evaluation is not None and evaluation.task == task else None
 
 
-def evaluate_rollback(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Verdict:
+def evaluate_rollback(client: MlflowClient, version: VersionInfo, trust_policy: TrustPolicy) -> Verdict:
     """Run the gates of a rollback on the version to roll back to."""
     with ExitStack() as files:
-        bundle = fetch_bundle(client, version, policy, files)
-        integrity = _run_integrity_gate(bundle, policy)
+        bundle = fetch_bundle(client, version, trust_policy, files)
+        integrity = _run_integrity_gate(bundle, trust_policy)
         if not integrity.passed:
             return Verdict((integrity,))
-        predictions, _ = _predict(bundle, None, None, np.empty(0, bool), GateOptions(policy=policy))
+        predictions, _ = _predict(
+            bundle, None, None, np.empty(0, bool), GateOptions(trust_policy=trust_policy)
+        )
         return Verdict((integrity, run_gate("predictions", _run_predictions_gate, bundle, predictions)))
 
 
-def _run_integrity_gate(bundle: VersionBundle, policy: TrustPolicy) -> GateResult:
+def _run_integrity_gate(bundle: VersionBundle, trust_policy: TrustPolicy) -> GateResult:
     files = len(manifest_of(bundle.folder)) if bundle.folder is not None else 0
     has_manifest = bundle.version.digest is not None
     return version_gates.integrity_gate(
-        bundle.faults, files, has_manifest, policy.public_key, bundle.evidence_files
+        bundle.faults, files, has_manifest, trust_policy.public_key, bundle.evidence_files
     )
 
 

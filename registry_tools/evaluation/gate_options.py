@@ -29,7 +29,7 @@ class GateOptions:
     max_size_ratio: float | None = None  # the candidate's size by the champion's
     onnx: bool = False  # demand an ONNX file that predicts the same
     eval_data: EvalData | None = None  # rows to evaluate on, instead of the held-out rows
-    policy: TrustPolicy = field(default_factory=TrustPolicy)
+    trust_policy: TrustPolicy = field(default_factory=TrustPolicy)
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -47,8 +47,8 @@ class GateOptions:
         for name, value in [*self.minimum.items(), *self.maximum.items()]:
             if not math.isfinite(value):
                 raise InputError(f"{name}={value}: a threshold must be a finite number")
-        if self.policy.public_key is not None:
-            signing.verifier(self.policy.public_key)
+        if self.trust_policy.public_key is not None:
+            signing.verifier(self.trust_policy.public_key)
         for name in ("max_latency_ms", "max_latency_ratio", "max_size_ratio"):
             limit = getattr(self, name)
             if limit is not None and not 0 < limit < math.inf:

@@ -51,7 +51,7 @@ class PredictJob:
 
     folder: Path
     rows: Mapping[str, pd.DataFrame]  # by the caller's name of the table
-    policy: TrustPolicy = field(default_factory=TrustPolicy)
+    trust_policy: TrustPolicy = field(default_factory=TrustPolicy)
     timed_row: pd.DataFrame | None = None  # one row to measure the latency with
     # An ONNX file to compare with the model on the table `holdout`; the job writes it if it does not exist.
     onnx_file: Path | None = None
@@ -140,7 +140,7 @@ def predict_in_clean_process(jobs: Sequence[PredictJob]) -> list[Predicted]:
 def _load_and_predict(job: PredictJob) -> tuple[LoadedModel, IsolatedPredictions] | str:
     """Return the model and its predictions, or the error if it cannot load or predict."""
     try:
-        model = load_folder(job.folder, job.policy)
+        model = load_folder(job.folder, job.trust_policy)
         predicted = _predict(model, job.rows)
         if job.onnx_file is not None:
             predicted = replace(predicted, onnx=_compare_onnx(model, job.onnx_file, job.rows["holdout"]))

@@ -53,7 +53,7 @@ class MadeEvidence:
 
 
 def make_evidence(
-    title: str, model: Path, eval_data: EvalData, policy: TrustPolicy, folder: Path
+    title: str, model: Path, eval_data: EvalData, trust_policy: TrustPolicy, folder: Path
 ) -> MadeEvidence:
     """Write the evidence of a model into an empty folder, if the model predicts the labels.
 
@@ -65,7 +65,7 @@ def make_evidence(
         The folder with its files.
     eval_data
         Labelled rows that it was not trained on.
-    policy
+    trust_policy
         The types and formats that it may contain.
     folder
         Receives the evidence; complete only if this returns.
@@ -84,7 +84,7 @@ def make_evidence(
     # The rows to record predictions for are spread evenly over the holdout.
     places = np.unique(np.linspace(0, len(rows.labels) - 1, _RECORDED_ROWS).astype(int))
     tables = {"holdout": rows.rows, "example": rows.rows.iloc[places].reset_index(drop=True)}
-    (result,) = predict_in_clean_process([PredictJob(model, tables, policy)])
+    (result,) = predict_in_clean_process([PredictJob(model, tables, trust_policy)])
     predicted = checked_predictions(title, result)
     task, target = task_of(predicted, None), eval_data.target
     rows = labels_for(task, rows, f"--target {target} of {eval_data.path}")

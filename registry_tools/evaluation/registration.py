@@ -48,7 +48,7 @@ def register(
     name: str,
     source: SourceModel,
     eval_data: EvalData,
-    policy: TrustPolicy,
+    trust_policy: TrustPolicy,
 ) -> Registration:
     """Save a model in the skops format, make its evidence, and register both as a new version.
 
@@ -60,7 +60,7 @@ def register(
         The registered model; it may be new.
     source, eval_data
         The model, and labelled rows that it was not trained on.
-    policy
+    trust_policy
         The types that it may contain.
 
     Raises
@@ -76,9 +76,11 @@ def register(
         model, folder = Path(scratch, "model"), Path(scratch, manifest.EVIDENCE)
         folder.mkdir()
         joblib_file.name_columns(source.estimator, list(rows.columns))
-        skops_file.save_skops(source.estimator, model, rows, source.target_names, policy)
+        skops_file.save_skops(source.estimator, model, rows, source.target_names, trust_policy)
         # The version must load without the code of the file.
-        made = make_evidence(str(source.path), model, eval_data, replace(policy, allow_code=False), folder)
+        made = make_evidence(
+            str(source.path), model, eval_data, replace(trust_policy, allow_code=False), folder
+        )
         run_id, version = _store(connect(), name, source, model, folder, made)
     return Registration(
         name=name, version=version, run_id=run_id, estimator=type(source.estimator).__name__, **vars(made)

@@ -54,16 +54,16 @@ class VersionBundle:
 
 
 def fetch_bundle(
-    client: MlflowClient, version: VersionInfo, policy: TrustPolicy, files: ExitStack
+    client: MlflowClient, version: VersionInfo, trust_policy: TrustPolicy, files: ExitStack
 ) -> VersionBundle:
     """Fetch the files and the evidence of a version; the folders last until `files` is closed."""
     folder, faults = None, []
     try:
-        folder = files.enter_context(verified_files(client, version, policy))
+        folder = files.enter_context(verified_files(client, version, trust_policy))
     except VerificationError as error:
         faults.append(str(error))
     try:
-        stored = files.enter_context(verified_evidence(client, version, policy))
+        stored = files.enter_context(verified_evidence(client, version, trust_policy))
         if stored is not None:
             listed = manifest.read_manifest(stored)
             has_onnx = ONNX_DIGEST_TAG in version.tags and listed is not None and listed.onnx

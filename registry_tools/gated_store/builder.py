@@ -26,7 +26,8 @@ def build_store(store_uri: str) -> GatedStore:
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
     from mlflow.server.constants import READ_REPLICA_BACKEND_STORE_URI_ENV_VAR
 
-    from registry_tools.gated_store.store import GatedStore, GatedWorkspaceStore
+    from registry_tools.gated_store.store import GatedStore
+    from registry_tools.gated_store.workspace_store import GatedWorkspaceStore
 
     store = GatedWorkspaceStore if MLFLOW_ENABLE_WORKSPACES.get() else GatedStore
     replica = os.environ.get(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR)

@@ -15,10 +15,7 @@ from typing import Any, Literal
 
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModelTag
 from mlflow.entities.model_registry.model_version_stages import get_canonical_stage
-from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias, SqlRegisteredModelTag
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
-from sqlalchemy import event
 
 from registry_tools.errors import MoveRefused, UnsupportedOperation, VerificationError
 from registry_tools.gated_store import tag_rules
@@ -26,7 +23,7 @@ from registry_tools.gated_store.caller import authenticated_user
 from registry_tools.gated_store.model_rows import ModelRows
 from registry_tools.gated_store.refusal import refused
 from registry_tools.gated_store.server_policy import server_policy
-from registry_tools.gated_store.transaction import is_shared, joining, shared
+from registry_tools.gated_store.transaction import joining, shared
 from registry_tools.policy.decision import Grant, Move, decide
 from registry_tools.policy.definition import Policy
 from registry_tools.policy.records import Held
@@ -205,36 +202,6 @@ class GatedStore(SqlAlchemyStore):
                 f"{key} of version {number} of {model.name} cannot change, because the model has a "
                 "protected stage; register the files as a new version"
             )
-
-
-class GatedWorkspaceStore(GatedStore, WorkspaceAwareSqlAlchemyStore):
-    """The same store for a server with workspaces.
-
-    MLflow deletes a workspace together with its models past this store, in another part of the same
-    process. So the class also refuses there to delete the alias of a protected stage, and the number of
-    moves of a stage.
-    """
-
-    def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
-        super().__init__(db_uri, read_db_uri=read_db_uri)
-        if not event.contains(SqlRegisteredModelTag, "before_delete", _keep_moves):
-            event.listen(SqlRegisteredModelTag, "before_delete", _keep_moves)
-            event.listen(SqlRegisteredModelAlias, "before_delete", _keep_stage)
-
-
-def _keep_moves(mapper: Any, connection: Any, tag: SqlRegisteredModelTag) -> None:
-    if str(tag.key).startswith(f"{HEAD}."):
-        raise refused(
-            f"{tag.name} in workspace {tag.workspace} has a protected stage and cannot be deleted with it"
-        )
-
-
-def _keep_stage(mapper: Any, connection: Any, alias: SqlRegisteredModelAlias) -> None:
-    name, stage = str(alias.name), str(alias.alias).lower()
-    if not is_shared() and server_policy().stage(name, stage) is not None:
-        raise refused(
-            f"{name} in workspace {alias.workspace} has a protected stage and cannot be deleted with it"
-        )
 
 
 def _move(model: ModelRows, stage: str, version: int) -> Move:

@@ -39,25 +39,25 @@ class ArtifactFetcher:
     def __init__(
         self,
         ref: ModelRef,
-        policy: TrustPolicy,
+        trust_policy: TrustPolicy,
         tracking_uri: str | None,
         cache: Path | None,
-        verdicts: Policy | None = None,
+        policy: Policy | None = None,
     ) -> None:
         """Create a fetcher.
 
         Parameters
         ----------
-        ref, policy, tracking_uri
+        ref, trust_policy, tracking_uri
             The reference, the types and keys to trust, and the registry.
         cache
             A folder for the version that is served; None keeps none.
-        verdicts
+        policy
             The policy with the keys of the evaluators; with it, each version needs a verdict.
         """
         self.ref = ref
+        self._trust_policy = trust_policy
         self._policy = policy
-        self._verdicts = verdicts
         self._uri = tracking_uri
         self._cache = cache / ref.name / (ref.stage or str(ref.version)) if cache is not None else None
         self._scratch = make_temp_folder("serving")
@@ -87,8 +87,8 @@ class ArtifactFetcher:
             If they differ from the registered files, or the version lacks a required verdict.
         """
         verdict = None
-        if self._verdicts is not None:
-            verdict = loader.check_verdict(version, self.ref.stage, self._verdicts)
+        if self._policy is not None:
+            verdict = loader.check_verdict(version, self.ref.stage, self._policy)
         key = (version.version, version.run_id, version.digest)
         artifact = self._fetched.pop(key, None) or self._fetch(version)
         if verdict is not None:
@@ -102,12 +102,12 @@ class ArtifactFetcher:
 
     def _fetch(self, version: VersionInfo) -> ModelArtifact:
         with _new_folder(self._scratch, f"{version.version}-") as folder:
-            with loader.verified_files(self._client, version, self._policy) as files:
+            with loader.verified_files(self._client, version, self._trust_policy) as files:
                 shutil.copytree(files, folder / "model")
             # The manifest and its signature verify the cache again later.
             with artifacts.evidence_files(self._client, version, _EVIDENCE) as evidence:
                 if evidence is not None:  # a version outlives its run
-                    loader.check_evidence(evidence, version, self._policy, _EVIDENCE)
+                    loader.check_evidence(evidence, version, self._trust_policy, _EVIDENCE)
                     shutil.copytree(evidence, folder, dirs_exist_ok=True)
             return ModelArtifact(
                 str(folder), version.name, version.version, self.ref.stage, version.run_id, version.digest
@@ -152,10 +152,10 @@ class ArtifactFetcher:
                 shutil.rmtree(copy, ignore_errors=True)
                 return None
             manifest.check_files(artifact.model, artifact.digest or files)
-            if self._policy.public_key is not None:
-                loader.check_signature(artifact.model, copy, self._policy.public_key)
-            if self._verdicts is not None:
-                _check_cached_verdict(artifact, copy, self._verdicts)
+            if self._trust_policy.public_key is not None:
+                loader.check_signature(artifact.model, copy, self._trust_policy.public_key)
+            if self._policy is not None:
+                _check_cached_verdict(artifact, copy, self._policy)
         return artifact
 
     @functools.cached_property
@@ -196,7 +196,7 @@ def _read_verdict(folder: Path) -> str | None:
         return None
 
 
-def _check_cached_verdict(artifact: ModelArtifact, folder: Path, verdicts: Policy) -> None:
+def _check_cached_verdict(artifact: ModelArtifact, folder: Path, policy: Policy) -> None:
     from registry_tools.policy.stage_entry import check_entry, require_stage
 
     verdict, found = _read_verdict(folder), manifest.read_manifest(folder)
@@ -205,7 +205,7 @@ def _check_cached_verdict(artifact: ModelArtifact, folder: Path, verdicts: Polic
     evidence = manifest.digest_of(found.evidence) if found is not None else None
     digests = {"model": artifact.digest, "evidence": evidence}
     stage = require_stage(artifact.name, artifact.stage)
-    check_entry(verdicts, artifact.name, artifact.version, stage, verdict, digests)
+    check_entry(policy, artifact.name, artifact.version, stage, verdict, digests)
 
 
 def _cached_identity(folder: Path) -> Identity | None:

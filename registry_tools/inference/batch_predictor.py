@@ -158,7 +158,7 @@ class BatchPredictor:
             ) from error
 
 
-def load(artifact: ModelArtifact, policy: TrustPolicy, proba: bool) -> BatchPredictor:
+def load(artifact: ModelArtifact, trust_policy: TrustPolicy, proba: bool) -> BatchPredictor:
     """Load a version whose files were verified.
 
     Raises
@@ -166,4 +166,4 @@ def load(artifact: ModelArtifact, policy: TrustPolicy, proba: bool) -> BatchPred
     VerificationError
         If it holds untrusted types, or does not reproduce its recorded predictions.
     """
-    return BatchPredictor(model_loader.load(artifact, policy), proba)
+    return BatchPredictor(model_loader.load(artifact, trust_policy), proba)

@@ -30,7 +30,7 @@ _MOST_INLINE_ROWS = 4096
 _MEASURED_ROWS = 1000
 
 
-def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
+def load(artifact: ModelArtifact, trust_policy: TrustPolicy) -> Predictor:
     """Load a version, warm it up, and compare its predictions with the recorded ones.
 
     Raises
@@ -38,7 +38,7 @@ def load(artifact: ModelArtifact, policy: TrustPolicy) -> Predictor:
     VerificationError
         If it does not load, contains untrusted types, or predicts other than recorded.
     """
-    model = load_folder(artifact.model, policy, artifact, artifact.stage)
+    model = load_folder(artifact.model, trust_policy, artifact, artifact.stage)
     from_skops = type(model.estimator).__module__ != "mlflow.pyfunc"
     numeric_schema = NumericSchema.of(model.info.signature) if from_skops else None
     predictor = Predictor(

@@ -26,11 +26,11 @@ from registry_tools.processes import MEBIBYTE, ResourceLimits, describe_exit
 _LONGEST_REASON = 2_000  # characters
 
 
-def try_version(artifact: ModelArtifact, policy: TrustPolicy, limits: ResourceLimits) -> str | None:
+def try_version(artifact: ModelArtifact, trust_policy: TrustPolicy, limits: ResourceLimits) -> str | None:
     """Return why a version cannot serve, None if it can; limits this process for good."""
     limits.apply()
     try:
-        load(artifact, policy)
+        load(artifact, trust_policy)
     except Exception as error:  # noqa: BLE001 - a model can raise anything
         if any(isinstance(each, MemoryError) for each in _chain(error)):
             needed = f"more than {limits.memory // MEBIBYTE:,} MiB of memory"
@@ -57,14 +57,14 @@ def describe_end(exit_code: int, artifact: ModelArtifact, limits: ResourceLimits
     return f"{artifact} ends its process with {describe_exit(exit_code)} when it is loaded"
 
 
-def trial_key(artifact: ModelArtifact, policy: TrustPolicy, limits: ResourceLimits) -> str:
+def trial_key(artifact: ModelArtifact, trust_policy: TrustPolicy, limits: ResourceLimits) -> str:
     """Return the SHA-256 of everything that the result of a trial depends on."""
-    key, recorded = policy.public_key, artifact.recorded_predictions
+    key, recorded = trust_policy.public_key, artifact.recorded_predictions
     parts = {
         "files": digest_of(manifest_of(artifact.model)),
         "recorded_predictions": sha256_of(recorded) if recorded.is_file() else None,
-        "types": sorted(policy.trusted),
-        "allow_code": policy.allow_code,
+        "types": sorted(trust_policy.trusted),
+        "allow_code": trust_policy.allow_code,
         "public_key": key.read_bytes().hex() if key is not None else None,
         "limits": asdict(limits),
         "environment": _environment_digest(),

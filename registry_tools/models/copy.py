@@ -46,7 +46,7 @@ def copy(
     ref: ModelRef,
     target: MlflowClient,
     name: str | None = None,
-    policy: TrustPolicy | None = None,
+    trust_policy: TrustPolicy | None = None,
 ) -> CopiedVersion:
     """Copy a version with its files, metrics, tags, evidence and signature to another registry.
 
@@ -60,7 +60,7 @@ def copy(
         The registry and the version to copy.
     target, name
         The target registry, and the name of the model in it; None keeps the name.
-    policy
+    trust_policy
         The policy whose `public_key` must verify the files before the copy.
 
     Raises
@@ -81,7 +81,7 @@ def copy(
             f"{version.name} version {version.version} has no run, so it has no metrics and no evidence "
             "to copy: register it from a run"
         )
-    with verified_files(source, version, policy or TrustPolicy.from_environment()) as folder:
+    with verified_files(source, version, trust_policy or TrustPolicy.from_environment()) as folder:
         digest = manifest.digest_of(manifest.manifest_of(folder))
         origin = version.tags.get(ORIGIN_TAG, f"{_address(source)} {version.name}/{version.version} {digest}")
         existing = _find_copy(target, name, origin)

@@ -39,14 +39,14 @@ class Registered(Protocol):
 
 
 def load_folder(
-    folder: Path, policy: TrustPolicy, version: Registered | None = None, stage: str | None = None
+    folder: Path, trust_policy: TrustPolicy, version: Registered | None = None, stage: str | None = None
 ) -> LoadedModel:
     """Load a model from a folder of verified files, and deserialize trusted types only.
 
     Raises
     ------
     VerificationError
-        If the model contains untrusted types, or would run code although `policy` does not allow it.
+        If the model contains untrusted types, or would run code although `trust_policy` does not allow it.
     """
     description = formats.describe(folder)
     info = ModelInfo(
@@ -61,14 +61,16 @@ def load_folder(
         inputs=description.signature_inputs,
         outputs=description.signature_outputs,
     )
-    return _load(info, folder, description, policy)
+    return _load(info, folder, description, trust_policy)
 
 
-def _load(info: ModelInfo, folder: Path, description: ModelDescription, policy: TrustPolicy) -> LoadedModel:
+def _load(
+    info: ModelInfo, folder: Path, description: ModelDescription, trust_policy: TrustPolicy
+) -> LoadedModel:
     try:
-        return LoadedModel(info, load_native(folder, description, policy))
+        return LoadedModel(info, load_native(folder, description, trust_policy))
     except FormatRunsCode as reason:
-        if policy.allow_code:
+        if trust_policy.allow_code:
             return _load_with_code(info, folder, description)
         raise VerificationError(
             f"loading this model would run code from it: {reason}; {advice(description.flavors)}"

@@ -51,7 +51,7 @@ def export_joblib(model: LoadedModel, path: str | Path) -> int:
     return path.stat().st_size
 
 
-def read_estimator(path: Path, policy: TrustPolicy) -> Any:
+def read_estimator(path: Path, trust_policy: TrustPolicy) -> Any:
     """Return the fitted scikit-learn classifier or regressor in a joblib file.
 
     Raises
@@ -66,7 +66,7 @@ def read_estimator(path: Path, policy: TrustPolicy) -> Any:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: the file {what} (looked in {path.absolute().parent})")
-    if not policy.allow_code:
+    if not trust_policy.allow_code:
         raise VerificationError(
             f"{path}: reading a joblib file runs the code in it; if you trust its maker, give --allow-code "
             "(allow_code=True)"

@@ -83,29 +83,29 @@ def load_model(
     >>> model.predict_names([[6.0, 2.5, 4.5, 1.5]])  # doctest: +SKIP
     array(['versicolor'], dtype='<U10')
     """
-    policy = TrustPolicy.from_environment(trust, allow_code, public_key)
+    trust_policy = TrustPolicy.from_environment(trust, allow_code, public_key)
     wanted = parse_ref(ref, stage=stage)
-    verdicts = None
+    policy = None
     if require_verdict:
         from registry_tools.policy.policy_file import require_policy  # slow to import, and rarely needed
 
-        verdicts = require_policy()
-    return load(connect(tracking_uri), wanted, policy, verdicts)
+        policy = require_policy()
+    return load(connect(tracking_uri), wanted, trust_policy, policy)
 
 
 def load(
-    client: MlflowClient, ref: ModelRef, policy: TrustPolicy | None = None, verdicts: Policy | None = None
+    client: MlflowClient, ref: ModelRef, trust_policy: TrustPolicy | None = None, policy: Policy | None = None
 ) -> LoadedModel:
     """Load the current version of a reference from a client's registry, as `load_model` does.
 
-    With `verdicts`, the policy with the keys of the evaluators, the version needs a verdict.
+    With `policy`, which has the keys of the evaluators, the version needs a verdict.
     """
     version = registry.find_version(client, ref)
-    if verdicts is not None:
-        check_verdict(version, ref.stage, verdicts)
-    policy = policy or TrustPolicy.from_environment()
-    with verified_files(client, version, policy) as folder:
-        return load_folder(folder, policy, version, ref.stage)
+    if policy is not None:
+        check_verdict(version, ref.stage, policy)
+    trust_policy = trust_policy or TrustPolicy.from_environment()
+    with verified_files(client, version, trust_policy) as folder:
+        return load_folder(folder, trust_policy, version, ref.stage)
 
 
 def check_verdict(version: VersionInfo, stage: str | None, policy: Policy) -> str:
@@ -128,10 +128,10 @@ def check_verdict(version: VersionInfo, stage: str | None, policy: Policy) -> st
 
 
 @contextlib.contextmanager
-def verified_files(client: MlflowClient, version: VersionInfo, policy: TrustPolicy) -> Iterator[Path]:
+def verified_files(client: MlflowClient, version: VersionInfo, trust_policy: TrustPolicy) -> Iterator[Path]:
     """Yield a folder with the verified files of a version.
 
-    The files are compared with the digest of the version and, if the policy has a key, its signature.
+    The files are compared with the digest of the version and, if the trust policy has a key, its signature.
 
     Raises
     ------
@@ -147,9 +147,9 @@ def verified_files(client: MlflowClient, version: VersionInfo, policy: TrustPoli
                 made = artifacts.download_manifest(client, version)
                 manifest.check_files(folder, version.digest, made.model if made is not None else None)
                 raise
-        if policy.public_key is not None:
+        if trust_policy.public_key is not None:
             with artifacts.evidence_files(client, version, {MANIFEST_FILE, SIGNATURE_FILE}) as evidence:
-                check_signature(folder, evidence, policy.public_key)
+                check_signature(folder, evidence, trust_policy.public_key)
         # The digest does not cover these files, so remove them.
         for name in manifest.WRITTEN_ON_LOAD:
             (folder / name).unlink(missing_ok=True)
@@ -170,18 +170,18 @@ def check_signature(model: Path, evidence: Path | None, public_key: Path) -> Non
 
 @contextlib.contextmanager
 def verified_evidence(
-    client: MlflowClient, version: VersionInfo, policy: TrustPolicy, only: Collection[str] | None = None
+    client: MlflowClient, version: VersionInfo, trust_policy: TrustPolicy, only: Collection[str] | None = None
 ) -> Iterator[Path | None]:
     """Yield a folder with the verified evidence of a version; None if its run has none.
 
-    The evidence is compared with the digest of the version and, if the policy has a key, its
+    The evidence is compared with the digest of the version and, if the trust policy has a key, its
     signature. A version without digests and without a manifest cannot be compared; its evidence is
     yielded unverified.
 
     Parameters
     ----------
-    client, version, policy
-        The registry, the version, and the policy with the public key, if a signature is required.
+    client, version, trust_policy
+        The registry, the version, and the trust policy with the public key, if a signature is required.
     only
         The names of the files to download and compare; None takes all.
 
@@ -193,12 +193,12 @@ def verified_evidence(
     """
     names = {*only, MANIFEST_FILE, SIGNATURE_FILE} if only is not None else None
     with artifacts.evidence_files(client, version, names) as folder:
-        check_evidence(folder, version, policy, only)
+        check_evidence(folder, version, trust_policy, only)
         yield folder
 
 
 def check_evidence(
-    folder: Path | None, version: VersionInfo, policy: TrustPolicy, only: Collection[str] | None = None
+    folder: Path | None, version: VersionInfo, trust_policy: TrustPolicy, only: Collection[str] | None = None
 ) -> None:
     """Compare an evidence folder, or some of its files, with its manifest, digest and signature.
 
@@ -208,8 +208,8 @@ def check_evidence(
         As for `verified_evidence`.
     """
     found = manifest.read_manifest(folder) if folder is not None else None
-    if policy.public_key is not None:
-        found = signing.signed_manifest(folder, policy.public_key)
+    if trust_policy.public_key is not None:
+        found = signing.signed_manifest(folder, trust_policy.public_key)
     if found is None or folder is None:
         if version.evidence_digest is not None:
             raise VerificationError(

@@ -22,7 +22,7 @@ Written = TypeVar("Written")
 
 
 def save_skops(
-    estimator: Any, folder: Path, rows: pd.DataFrame, target_names: Sequence[str], policy: TrustPolicy
+    estimator: Any, folder: Path, rows: pd.DataFrame, target_names: Sequence[str], trust_policy: TrustPolicy
 ) -> None:
     """Write an estimator to a new folder as an MLflow model in the skops format.
 
@@ -36,7 +36,7 @@ def save_skops(
         Rows that it takes, shape (rows, columns): they give the signature and the input example.
     target_names
         The class names in code order; empty if it predicts names or numbers.
-    policy
+    trust_policy
         The types that it may contain.
 
     Raises
@@ -48,7 +48,7 @@ def save_skops(
     """
     import mlflow.sklearn
 
-    if untrusted := untrusted_types(estimator, policy.trusted):
+    if untrusted := untrusted_types(estimator, trust_policy.trusted):
         raise VerificationError(
             f"the model contains types that are not trusted: {', '.join(untrusted[:5])}; if you know them, "
             "give --trust TYPE (trust=[…]) or name them in REGISTRY_TOOLS_TRUST"
@@ -58,7 +58,9 @@ def save_skops(
     except (ValueError, TypeError) as error:
         raise InputError(f"the model cannot predict these rows: {first_line(error)}") from error
     write = partial(mlflow.sklearn.save_model, path=str(folder))
-    write_skops(write, estimator, rows.head(_EXAMPLE_ROWS), rows, predicted, target_names, policy.trusted)
+    write_skops(
+        write, estimator, rows.head(_EXAMPLE_ROWS), rows, predicted, target_names, trust_policy.trusted
+    )
 
 
 def untrusted_types(estimator: Any, trusted: Sequence[str]) -> list[str]:

@@ -30,7 +30,7 @@ def protected_by(policy: Policy | None, model: str, stage: str) -> StagePolicy |
 def check_options(rules: StagePolicy, options: GateOptions) -> None:
     """Raise `PromotionError` if options of the gates are not their defaults: the policy names the gates."""
     defaults = GateOptions()
-    names = [each.name for each in dataclasses.fields(options) if each.name != "policy"]
+    names = [each.name for each in dataclasses.fields(options) if each.name != "trust_policy"]
     given = [name for name in names if getattr(options, name) != getattr(defaults, name)]
     if given:
         raise PromotionError(

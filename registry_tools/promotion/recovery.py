@@ -84,16 +84,18 @@ def _begin_new_chain(log: EventLog, stage: str, actor: str) -> list[str]:
     return [f"{stage} has a new chain, from event {event.sequence}"]
 
 
-def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy, rules: Policy | None = None) -> Verdict:
+def verify(
+    client: MlflowClient, ref: ModelRef, trust_policy: TrustPolicy, policy: Policy | None = None
+) -> Verdict:
     """Check the files, format, recorded predictions and verdicts of a version, and its model's history.
 
     Parameters
     ----------
     client, ref
         The registry and the version.
-    policy
+    trust_policy
         The types and formats to trust, and the key whose signature is required, if any.
-    rules
+    policy
         The policy of the registry, to check verdicts by; None only reports them.
 
     Returns
@@ -108,10 +110,10 @@ def verify(client: MlflowClient, ref: ModelRef, policy: TrustPolicy, rules: Poli
         If the model, the version or the stage does not exist.
     """
     version = registry.find_version(client, ref)
-    verdict = evaluate_rollback(client, version, policy)
+    verdict = evaluate_rollback(client, version, trust_policy)
     model = registered_models.get_registered_model(client, version.name)
     held = registered_models.stages_of(model)
     found = history.inconsistencies(client, version.name, held, version.version)
     message = "; ".join(found) or "each stage holds the version of its last event"
-    verdicts = verdict_checks(version, model.tags, rules)
+    verdicts = verdict_checks(version, model.tags, policy)
     return Verdict((*verdict.gates, GateResult("history", not found, message), *verdicts))

@@ -28,7 +28,7 @@ def rollback(
     reason: str,
     to: int | None = None,
     actor: str | None = None,
-    policy: TrustPolicy | None = None,
+    trust_policy: TrustPolicy | None = None,
     expect_current: int | None = None,
 ) -> Promotion:
     """Roll a stage back to its previous version, or to the earlier version `to`.
@@ -45,7 +45,7 @@ def rollback(
         The reason and the user, for the history. If `actor` is None, it is the login name.
     to
         The version to roll back to; None takes the previous one.
-    policy
+    trust_policy
         The types and formats to trust in the version; None reads the policy from the environment.
     expect_current
         The version that the caller expects in the stage; None accepts any.
@@ -67,7 +67,7 @@ def rollback(
         return repeated
     state.check_expected(expect_current)
     notes = list(state.notes)
-    target, version, verdict = _find_target(state, to, policy or TrustPolicy.from_environment(), notes)
+    target, version, verdict = _find_target(state, to, trust_policy or TrustPolicy.from_environment(), notes)
     event = state.move(state.draft(ROLLBACK, version, reason, verdict, rollback_target=target.run_id))
     return Promotion(name, version.version, stage, state.held, verdict, event, tuple(notes))
 
@@ -87,7 +87,7 @@ def _repeated(state: StageState, to: int | None) -> Promotion | None:
 
 
 def _find_target(
-    state: StageState, to: int | None, policy: TrustPolicy, notes: list[str]
+    state: StageState, to: int | None, trust_policy: TrustPolicy, notes: list[str]
 ) -> tuple[Event, VersionInfo, Verdict]:
     """Return the event to restore, its version and its verdict; add skipped versions to `notes`.
 
@@ -107,7 +107,7 @@ def _find_target(
         elif target.digest is not None and version.digest != target.digest:
             fault = "its digest has changed since then"
         else:
-            verdict = evaluate_rollback(client, version, policy)
+            verdict = evaluate_rollback(client, version, trust_policy)
             if verdict.passed:
                 return target, version, verdict
             fault = verdict.refusals[0].message

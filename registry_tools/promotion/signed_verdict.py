@@ -90,7 +90,7 @@ def evaluate_for_stage(
     password: str | None = None,
     expires: timedelta | None = None,
     eval_data: EvalData | None = None,
-    trust: TrustPolicy | None = None,
+    trust_policy: TrustPolicy | None = None,
 ) -> SignedVerdict:
     """Run the gates that the policy names, and store the signed verdict with the version if all pass.
 
@@ -102,7 +102,7 @@ def evaluate_for_stage(
         The private key of an evaluator, and its password.
     expires
         How long the verdict can move the stage; None takes the time in the policy.
-    eval_data, trust
+    eval_data, trust_policy
         Rows to evaluate on instead of the held-out rows, and the types that the models may contain.
 
     Raises
@@ -131,7 +131,7 @@ def evaluate_for_stage(
     champion = registry.existing_version(client, candidate.name, last)
     with tempfile.TemporaryDirectory() as scratch:
         onnx_file = Path(scratch, ONNX_FILE)
-        options = gate_options(rules.gates, eval_data, trust or TrustPolicy())
+        options = gate_options(rules.gates, eval_data, trust_policy or TrustPolicy())
         verdict = evaluate(client, candidate, champion, options, onnx_file)
         if verdict.passed and onnx_file.exists():
             store_onnx(client, candidate, onnx_file)
@@ -155,7 +155,7 @@ def _check_evaluable(move: Move) -> None:
         raise PromotionError(f"{title} has no digest of its files, which a verdict names; run: {command}")
 
 
-def gate_options(rules: GateRules, eval_data: EvalData | None, trust: TrustPolicy) -> GateOptions:
+def gate_options(rules: GateRules, eval_data: EvalData | None, trust_policy: TrustPolicy) -> GateOptions:
     """Return the options of the gates that a policy names."""
     return GateOptions(
         minimum=rules.min,
@@ -170,7 +170,7 @@ def gate_options(rules: GateRules, eval_data: EvalData | None, trust: TrustPolic
         max_size_ratio=rules.max_size_ratio,
         onnx=rules.onnx,
         eval_data=eval_data,
-        policy=trust,
+        trust_policy=trust_policy,
     )
 
 

@@ -35,8 +35,8 @@ class Settings:
     sample: float = 1.0
     log_every: float = 30.0
     grpc_port: int | None = None
-    policy: TrustPolicy = field(default_factory=TrustPolicy)
-    verdicts: Policy | None = None  # with it, each version needs a verdict by one of its evaluators
+    trust_policy: TrustPolicy = field(default_factory=TrustPolicy)
+    policy: Policy | None = None  # with it, each version needs a verdict by one of its evaluators
     tracking_uri: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)

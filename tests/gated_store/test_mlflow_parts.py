@@ -18,7 +18,8 @@ from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwar
 
 import registry_tools.gated_store
 from registry_tools.gated_store.builder import build_store
-from registry_tools.gated_store.store import GatedStore, GatedWorkspaceStore
+from registry_tools.gated_store.store import GatedStore
+from registry_tools.gated_store.workspace_store import GatedWorkspaceStore
 
 FOLDER = Path(registry_tools.gated_store.__file__).parent
 IMPORTS = {

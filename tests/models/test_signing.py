@@ -184,8 +184,8 @@ def test_a_signature_is_checked_without_downloading_the_evidence(
 
 
 def test_a_server_verifies_the_signature_of_its_cache(place: Place, signed: str, tmp_path: Path) -> None:
-    policy = TrustPolicy(public_key=tmp_path / "ours.pub.pem")
-    fetcher = ArtifactFetcher(parse_ref(signed), policy, place.uri, tmp_path / "cache")
+    trust_policy = TrustPolicy(public_key=tmp_path / "ours.pub.pem")
+    fetcher = ArtifactFetcher(parse_ref(signed), trust_policy, place.uri, tmp_path / "cache")
     fetched = fetcher.fetch(fetcher.resolve())
     assert fetched.recorded_predictions.is_file()
     fetcher.write_cache(fetched)

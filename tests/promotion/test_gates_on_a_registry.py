@@ -251,7 +251,7 @@ def test_a_prediction_that_is_no_value_is_refused_and_its_row_named(value: Any, 
                 pip_requirements=[],
                 registered_model_name=name,
             )
-    options = {"policy": TrustPolicy(allow_code=True)}
+    options = {"trust_policy": TrustPolicy(allow_code=True)}
     refusal = only_refusal(judge(local, name, 1, **options))
     message = f"row 7 of the holdout rows: the model predicts {value}, which is not a class"
     assert (refusal.gate, refusal.message) == ("predictions", message)
@@ -292,8 +292,8 @@ def test_a_model_of_another_flavor_that_predicts_numbers_is_a_regressor(local: P
             pip_requirements=[],
             registered_model_name="halves",
         )
-    data, policy = eval_data(FEATURES["x"] / 2), TrustPolicy(allow_code=True)
-    verdict = judge(local, "halves", policy=policy, eval_data=data)
+    data, trust_policy = eval_data(FEATURES["x"] / 2), TrustPolicy(allow_code=True)
+    verdict = judge(local, "halves", trust_policy=trust_policy, eval_data=data)
     assert verdict.passed
     assert results(verdict)["baseline"].message.startswith("rmse 0 against ")
 

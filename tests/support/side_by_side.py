@@ -32,7 +32,7 @@ def side_by_side(folder: Path, **settings: Any) -> Ask:
     theirs = scoring_server.init(mlflow.pyfunc.load_model(str(folder / "model")))
     service = InferenceService(Settings(ref="trained@production", **settings), Metrics())
     artifact = ModelArtifact(str(folder), "trained", 1, "production", None, None)
-    service.data_plane.current = load(artifact, service.settings.policy)
+    service.data_plane.current = load(artifact, service.settings.trust_policy)
     app = HttpApp(service)
 
     async def send(app: Any, body: bytes, kind: str | None, path: str, method: str) -> httpx.Response:

@@ -77,7 +77,7 @@ def format_of(flavors: Mapping[str, Mapping[str, Any]], folder: Path) -> tuple[s
     return name, _LOADERS[name].file_of(flavors[name], generic, folder)
 
 
-def load_native(folder: Path, description: ModelDescription, policy: TrustPolicy) -> Any:
+def load_native(folder: Path, description: ModelDescription, trust_policy: TrustPolicy) -> Any:
     """Build the model in a folder of verified files, without running code from it.
 
     Returns
@@ -94,7 +94,7 @@ def load_native(folder: Path, description: ModelDescription, policy: TrustPolicy
     """
     name, file = format_of(description.flavors, folder)
     path = file_in(folder, file)
-    model = ModelFile(path, folder, description.flavors[name], description, policy)
+    model = ModelFile(path, folder, description.flavors[name], description, trust_policy)
     try:
         return _LOADERS[name].load(model)
     except _LIBRARY_ERRORS as error:

@@ -96,7 +96,7 @@ def load(model: ModelFile) -> Any:
     if isinstance(config, dict):
         config.pop("compile_config", None)  # not built, as `compile` is False
     for name in sorted(set(_types(config))):
-        if not _is_allowed(name) and name not in model.policy.types:
+        if not _is_allowed(name) and name not in model.trust_policy.types:
             shown = printable(name)[:200]
             raise VerificationError(
                 f"the Keras model contains {shown}, which is not on the list of layers without code: build "

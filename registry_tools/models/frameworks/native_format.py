@@ -35,7 +35,7 @@ class ModelFile:
     folder: Path  # of the model; contains the file
     flavor: Mapping[str, Any]  # written by the author of the model, so it is not trusted
     description: ModelDescription
-    policy: TrustPolicy
+    trust_policy: TrustPolicy
 
     @property
     def class_names(self) -> tuple[str, ...]:

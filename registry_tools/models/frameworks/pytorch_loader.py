@@ -59,7 +59,7 @@ def load(model: ModelFile) -> Any:
                     raise VerificationError(f"{model.path.name} has the pickled tensor {name[:100]!r}")
                 content = archive.read(f"{folder}/{entry['path_name']}")
                 tensors[name] = _tensor(torch, content, entry["tensor_meta"])
-    graph = Graph.of(torch, program, tensors, model.policy.types)
+    graph = Graph.of(torch, program, tensors, model.trust_policy.types)
 
     def outputs(rows: Any) -> Any:
         given = torch.from_numpy(np.array(rows, order="C"))

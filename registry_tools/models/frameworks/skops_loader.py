@@ -47,22 +47,22 @@ def load(model: ModelFile) -> Any:
     from registry_tools.models.inspection.archives import check_skops
     from registry_tools.models.inspection.estimators import inspect_model
 
-    path, policy = model.path, model.policy
+    path, trust_policy = model.path, model.trust_policy
     check_skops(path)
     try:
-        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(policy.trusted))
+        untrusted = sorted(set(skops.io.get_untrusted_types(file=path)) - set(trust_policy.trusted))
         if untrusted:
             names = ", ".join(printable(name)[:200] for name in untrusted[:5])
             raise VerificationError(
                 f"the model contains untrusted types: {names}; if you trust them, use --trust TYPE "
                 "(trust=[…]) or add them to REGISTRY_TOOLS_TRUST"
             )
-        estimator = skops.io.load(path, trusted=list(policy.trusted))
+        estimator = skops.io.load(path, trusted=list(trust_policy.trusted))
     except ModuleNotFoundError as error:
         raise missing_package(error) from error
     except _SKOPS_ERRORS as error:
         raise VerificationError(f"{path.name} is not readable: {first_line(error)}") from error
     if not hasattr(estimator, "predict"):
         raise VerificationError(f"{path.name} holds a {type(estimator).__name__}, which cannot predict")
-    inspect_model(estimator, policy)
+    inspect_model(estimator, trust_policy)
     return estimator

@@ -22,7 +22,7 @@ _CHECK_ERRORS = (
 )
 
 
-def inspect_model(model: Any, policy: TrustPolicy) -> None:
+def inspect_model(model: Any, trust_policy: TrustPolicy) -> None:
     """Refuse a model with an object that would crash the process or access files in a prediction.
 
     Raises
@@ -32,7 +32,7 @@ def inspect_model(model: Any, policy: TrustPolicy) -> None:
     """
     objects = list(_objects(model))
     # The last check predicts, so it comes after all others.
-    for check in (partial(check_parameters, trusted=policy.types), check_native_arrays, check_stages):
+    for check in (partial(check_parameters, trusted=trust_policy.types), check_native_arrays, check_stages):
         for value in objects:
             try:
                 check(value)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def export_onnx(
-    client: MlflowClient, ref: ModelRef, path: Path, policy: TrustPolicy
+    client: MlflowClient, ref: ModelRef, path: Path, trust_policy: TrustPolicy
 ) -> tuple[LoadedModel, OnnxCheck]:
     """Write the version of a reference to an ONNX file atomically, if both predict the same.
 
@@ -51,15 +51,15 @@ def export_onnx(
     """
     version = registry.find_version(client, ref)
     title = f"{version.name} version {version.version}"
-    with verified_evidence(client, version, policy, evidence.HOLDOUT_FILES) as stored:
+    with verified_evidence(client, version, trust_policy, evidence.HOLDOUT_FILES) as stored:
         holdout = evidence.read_holdout(stored) if stored is not None else None
     if holdout is None:
         raise UnsupportedOperation(
             f"{title} has no held-out rows to check an ONNX file on; add them with: registry-tools adopt "
             f"{version.name}/{version.version} --eval-data FILE --target COLUMN"
         )
-    with verified_files(client, version, policy) as folder:
-        model = load_folder(folder, policy, version, ref.stage)
+    with verified_files(client, version, trust_policy) as folder:
+        model = load_folder(folder, trust_policy, version, ref.stage)
     content, check = convert_and_check(model, holdout.rows)
     if check.fault is not None:
         raise VerificationError(f"{title} was not exported to {path}: {check.fault}")

@@ -112,7 +112,7 @@ def run(settings: Settings, feed: socket.socket, control: Control) -> None:
     os.nice(5)  # the workers have priority
     skip_sklearn_validation()
     # The shadow's predictions reach no client, so its version needs no verdict.
-    own = dataclasses.replace(settings, ref=str(settings.shadow), cache=None, verdicts=None)
+    own = dataclasses.replace(settings, ref=str(settings.shadow), cache=None, policy=None)
     run_loop(_compare(own, feed, control))
 
 

@@ -219,7 +219,7 @@ class Supervisor:
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
-            error = try_version(artifact, self._settings.policy, self._settings.trial_limits)
+            error = try_version(artifact, self._settings.trust_policy, self._settings.trial_limits)
             if error is not None:
                 raise VerificationError(error)
 

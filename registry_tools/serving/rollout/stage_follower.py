@@ -82,7 +82,9 @@ class StageFollower:
         self.current: ModelArtifact | None = None
         self._settings = settings
         self._control = control
-        self._fetcher = ArtifactFetcher(ref, settings.policy, settings.tracking_uri, cache, settings.verdicts)
+        self._fetcher = ArtifactFetcher(
+            ref, settings.trust_policy, settings.tracking_uri, cache, settings.policy
+        )
         self._swap = swap
         self._observer = observer
         self._lock = asyncio.Lock()

@@ -37,7 +37,7 @@ def load_after_trial(artifact: ModelArtifact, settings: Settings, control: Contr
         If the version fails its trial, or if two processes of this server have crashed while they loaded
         it: a version can pass its trial and still crash.
     """
-    key, marks = trial_key(artifact, settings.policy, settings.trial_limits), control.folder.path
+    key, marks = trial_key(artifact, settings.trust_policy, settings.trial_limits), control.folder.path
     _require_trial(artifact, control.folder.trials / key, settings, control)
     # Each process that loads a version marks it.
     ended = [mark for mark in marks.glob(f"{key}.*") if not process_is_running(int(mark.suffix[1:]))]
@@ -46,7 +46,7 @@ def load_after_trial(artifact: ModelArtifact, settings: Settings, control: Contr
     mark = marks / f"{key}.{os.getpid()}"
     mark.touch()
     try:
-        predictor = load(artifact, settings.policy)
+        predictor = load(artifact, settings.trust_policy)
     finally:
         mark.unlink(missing_ok=True)
     if predictor.example is None:

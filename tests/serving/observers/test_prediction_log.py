@@ -125,7 +125,7 @@ def test_rows_beyond_the_limit_are_dropped_and_counted(
     with artifacts.model_files(local.client, "trained", 1) as files:
         shutil.copytree(files, tmp_path / "source" / "model")
     artifact = ModelArtifact(str(tmp_path / "source"), "trained", 1, None, None, None)
-    predictor = load(artifact, Settings(ref="trained/1").policy)
+    predictor = load(artifact, Settings(ref="trained/1").trust_policy)
     log = prediction_log.PredictionLog(tmp_path / "log", 1.0, 60, count)
     for number in range(20):
         rows = np.array([IRIS_ROW])

@@ -26,7 +26,7 @@ TABLE = pd.DataFrame({"a": np.arange(9.0), "b": np.arange(9.0)})
 @pytest.fixture
 def python_function(tmp_path: Path) -> Ask:
     scoring_cases.save_params(tmp_path / "model")
-    return side_by_side(tmp_path, policy=TrustPolicy(allow_code=True))
+    return side_by_side(tmp_path, trust_policy=TrustPolicy(allow_code=True))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_python_function_gets_the_values_and_params_that_mlflow_passes(
 
 def test_empty_params_reach_a_model_that_declares_none(tmp_path: Path) -> None:
     mlflow.pyfunc.save_model(tmp_path / "model", python_model=echo(), pip_requirements=[])
-    ask = side_by_side(tmp_path, policy=TrustPolicy(allow_code=True))
+    ask = side_by_side(tmp_path, trust_policy=TrustPolicy(allow_code=True))
     for params in ({}, None):
         ours, theirs = ask(as_json(inputs=[1], params=params))
         assert ours.json()["predictions"][0]["params"] == params

@@ -33,7 +33,7 @@ def served(local: Place, name: str, folder: Path) -> Any:
     folder.mkdir()
     with artifacts.model_files(local.client, name, 1) as files:
         files.rename(folder / "model")
-    return load(ModelArtifact(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").policy)
+    return load(ModelArtifact(str(folder), name, 1, None, None, None), Settings(ref=f"{name}/1").trust_policy)
 
 
 def test_the_prediction_log_of_the_server_is_monitored(local: Place, model: str, tmp_path: Path) -> None:
