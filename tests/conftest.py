@@ -47,6 +47,7 @@ pytest_timeout.dump_stacks = lambda terminal: None
 
 pytest.register_assert_rewrite("tests.support")
 pytest_plugins = [
+    "tests.support.clean_processes",
     "tests.support.stores",
     "tests.support.registry_fixtures",
     "tests.support.serving",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -26,9 +27,9 @@ class GatedWorkspaceStore(GatedStore, WorkspaceAwareSqlAlchemyStore):
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         super().__init__(db_uri, read_db_uri=read_db_uri)
-        if not event.contains(SqlRegisteredModelTag, "before_delete", _keep_moves):
-            event.listen(SqlRegisteredModelTag, "before_delete", _keep_moves)
-            event.listen(SqlRegisteredModelAlias, "before_delete", _keep_stage)
+        for table, guard in GUARDS.items():  # once for all stores of this process
+            if not event.contains(table, "before_delete", guard):
+                event.listen(table, "before_delete", guard)
 
 
 def _keep_moves(mapper: Any, connection: Any, tag: SqlRegisteredModelTag) -> None:
@@ -46,3 +47,9 @@ def _refused(row: SqlRegisteredModelTag | SqlRegisteredModelAlias) -> MlflowExce
     return refused(
         f"{row.name} in workspace {row.workspace} has a protected stage and cannot be deleted with it"
     )
+
+
+GUARDS: Mapping[Any, Callable[..., None]] = {
+    SqlRegisteredModelTag: _keep_moves,
+    SqlRegisteredModelAlias: _keep_stage,
+}

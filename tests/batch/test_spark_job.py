@@ -38,7 +38,7 @@ from registry_tools.models import manifest
 from registry_tools.models.trust_policy import TRUSTED_TYPES
 from registry_tools.refs import parse_ref
 from tests.support.commands import environment, error_of, run
-from tests.support.constants import IRIS_COLUMNS
+from tests.support.constants import IRIS_COLUMNS, LONG
 from tests.support.registries import GOOD, Place
 from tests.support.servers import BIN, eventually
 from tests.support.spark import CLUSTER, executors, holders, require_spark, spark_environment
@@ -113,7 +113,7 @@ def read(path: Path) -> pa.Table:
 
 @slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("form", ["parquet", pytest.param("csv", marks=LONG)])
 def test_executors_write_what_the_local_engine_writes(form: str, local: Place, tmp_path: Path) -> None:
     require_spark()
     ref, table, folder = register_mixed_model(f"mixed-{form}"), mixed_table(9000), tmp_path / "in"
@@ -204,6 +204,7 @@ def start_on_cluster(start: Start, ref: str, given: Path, folder: Path, **settin
     return process
 
 
+@LONG
 @slow
 @pytest.mark.timeout(800)
 def test_a_table_larger_than_the_drivers_memory_is_read_by_executors_alone(
@@ -221,7 +222,7 @@ def test_a_table_larger_than_the_drivers_memory_is_read_by_executors_alone(
         peak = max(peak, memory_of(process.pid))
         time.sleep(0.2)
     assert process.returncode == 0, (tmp_path / "process-0.log").read_text()
-    assert len(workers) == 2
+    assert len(workers) >= 2  # Spark replaces an executor that it does not hear of in time
     assert readers
     assert readers <= workers
     assert peak < 512 << 10
@@ -263,6 +264,7 @@ def test_an_executor_that_is_killed_costs_no_row(
     pd.testing.assert_frame_equal(found, wanted.astype({"prediction_name": "str"}))
 
 
+@LONG
 @slow
 @pytest.mark.timeout(800)
 def test_an_interrupted_job_leaves_nothing(large: Path, local: Place, tmp_path: Path, start: Start) -> None:
@@ -460,6 +462,7 @@ def test_options_of_columns_and_of_csv_apply(on_spark: list[str], tmp_path: Path
     assert reason.endswith("in.csv: row 20: 2 values, and the header names 7")
 
 
+@LONG
 @slow
 def test_executors_without_the_packages_are_reported(local: Place, tmp_path: Path) -> None:
     require_spark()
@@ -478,6 +481,7 @@ def test_executors_without_the_packages_are_reported(local: Place, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+@LONG
 @slow
 def test_a_cluster_that_does_not_answer_is_reported(local: Place, tmp_path: Path) -> None:
     require_spark()

@@ -56,7 +56,9 @@ def words(text: str) -> list[str]:
     return CODES.sub("", text).split()
 
 
-@pytest.mark.parametrize(("settings", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+@pytest.mark.parametrize(
+    ("settings", "coloured"), [({}, True), pytest.param({"NO_COLOR": "1"}, False, marks=pytest.mark.slow)]
+)
 def test_a_terminal_shows_progress_and_colours_unless_no_color_is_set(
     settings: dict[str, str], coloured: bool, trained: Trained
 ) -> None:
@@ -68,6 +70,7 @@ def test_a_terminal_shows_progress_and_colours_unless_no_color_is_set(
     assert words(printed[printed.rindex("\x1b[2K") :]) == words(plain)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_gates_in_colour_and_wraps_within_a_column(trained: Trained) -> None:
     printed = on_terminal("verify", "iris@staging", uri=trained.uri, columns=50)
     assert "\x1b[32mpassed" in printed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.consoles import running_console
-from tests.support.gated import Gated, add_users, gated_server, write_policy
+from tests.support.gated import Gated, write_policy
 
 RULES = {"approvals": {"count": 1, "by": ["ana", "ben"]}}
 
@@ -24,11 +24,14 @@ class GatedConsole:
 
 
 @pytest.fixture(scope="module")
-def console(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedConsole]:
+def _running(gated_registry: Gated, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedConsole]:
+    log = tmp_path_factory.mktemp("console") / "console.log"
+    with running_console(gated_registry.uri, log, "--policy", str(gated_registry.policy)) as address:
+        yield GatedConsole(gated_registry, address, log)
+
+
+@pytest.fixture
+def console(_running: GatedConsole) -> GatedConsole:
     """A console whose policy asks for the approval of ana or ben."""
-    folder = tmp_path_factory.mktemp("gated")
-    with gated_server(empty_database, folder) as gated:
-        add_users(gated.uri)
-        policy, log = write_policy(folder, **RULES), tmp_path_factory.mktemp("console") / "console.log"
-        with running_console(gated.uri, log, "--policy", str(policy)) as address:
-            yield GatedConsole(gated, address, log)
+    write_policy(_running.gated.folder, **RULES)
+    return _running

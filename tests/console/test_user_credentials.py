@@ -61,6 +61,7 @@ def test_only_the_right_password_is_accepted(console: GatedConsole) -> None:
         assert not is_password(client, User(name, password))
 
 
+@pytest.mark.slow
 def test_users_in_many_threads_at_once_are_never_mixed(console: GatedConsole) -> None:
     client, name = connect(console.gated.uri), console.gated.model("one")
     run = console.gated.run()

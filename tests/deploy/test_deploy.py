@@ -202,6 +202,7 @@ def test_each_file_states_that_it_is_not_tested() -> None:
         assert re.search(r"Never (built|run|applied) so far: there was no (engine|cluster)", text)
 
 
+@pytest.mark.slow
 def test_the_image_of_the_server_has_the_packages_of_the_gated_store() -> None:
     code = (
         "import sys, registry_tools.gated_store.store;"

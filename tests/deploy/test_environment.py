@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from tests.support.commands import environment
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.lock_files import pins
 from tests.support.servers import BIN
 
@@ -146,7 +146,7 @@ def test_make_names_a_python_that_is_too_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow(minutes=1)
-@pytest.mark.parametrize("manager", ["uv", "virtualenv"])
+@pytest.mark.parametrize("manager", ["uv", pytest.param("virtualenv", marks=LONG)])
 def test_mlflow_makes_its_own_environment_from_conda_yaml(manager: str, store: str, tmp_path: Path) -> None:
     """The first `mlflow run .` installs every locked package from the package index."""
     variables = environment(store) | {"MLFLOW_ENV_ROOT": str(tmp_path / "envs")}

@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.documents import reader_in
 from tests.support.servers import free_port
+
+PAGES = (
+    *("predict-a-number", "explain-predictions"),
+    *(pytest.param(page, marks=LONG) for page in ("rare-classes", "honest-splits")),
+)
 
 
 @pytest.mark.slow(minutes=1)
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", ["predict-a-number", "rare-classes", "honest-splits", "explain-predictions"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_steps_of_a_page_work_as_written(page: str, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
     with reader_in(tmp_path / "clone") as reader:

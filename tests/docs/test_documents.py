@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry_tools.cli.main import cli as registry_cli
 from registry_tools.mlflow_store import stages
-from tests.support.constants import IS_LONG, ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.documents import CONTINUED, commands, fenced, plain
 from tests.support.servers import BIN
 from tests.support.serving import Serve
@@ -181,11 +181,6 @@ def test_both_programs_run_as_modules(module: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "Usage:" in done.stdout
-
-
-LONG = pytest.mark.skipif(
-    not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the statistics"
-)
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def _messages(verdict: Verdict) -> dict[str, tuple[bool, str]]:
     return {gate.gate: (gate.passed, gate.message) for gate in verdict.gates}
 
 
+@pytest.mark.slow
 def test_training_rows_with_a_column_that_the_candidate_dropped_are_unknown(local: Place, name: str) -> None:
     passed, message = _messages(_verdict(local, name, candidate=2, champion=1))["champion"]
     assert not passed

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.commands import environment
-from tests.support.constants import IRIS_COLUMNS
+from tests.support.constants import IRIS_COLUMNS, LONG
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
 from tests.support.spark import CLUSTER, require_spark, spark_environment
@@ -32,6 +32,7 @@ def random_table(path: Path, rows: int) -> Path:
     return path
 
 
+@LONG
 @pytest.mark.timeout(600)
 def test_a_full_disk_of_an_executor_is_one_line_and_leaves_nothing(local: Place, tmp_path: Path) -> None:
     require_spark()

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.support.gated import Gated, add_users, gated_server, write_policy
-
-
-@pytest.fixture(scope="session")
-def _running(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
-    with gated_server(empty_database, tmp_path_factory.mktemp("gated")) as running:
-        add_users(running.uri)
-        yield running
+from tests.support.gated import Gated, write_policy
 
 
 @pytest.fixture
-def gated(_running: Gated) -> Gated:
+def gated(gated_registry: Gated) -> Gated:
     """The server with its first policy: a verdict moves production, without approvals."""
-    write_policy(_running.folder)
-    return _running
+    write_policy(gated_registry.folder)
+    return gated_registry
 
 
 @pytest.fixture
-def approved(_running: Gated) -> Gated:
+def approved(gated_registry: Gated) -> Gated:
     """The server with a policy that asks for the approval of ana or ben."""
-    write_policy(_running.folder, approvals={"count": 1, "by": ["ana", "ben"]})
-    return _running
+    write_policy(gated_registry.folder, approvals={"count": 1, "by": ["ana", "ben"]})
+    return gated_registry

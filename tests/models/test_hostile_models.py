@@ -20,7 +20,7 @@ from registry_tools.cli.main import main
 from registry_tools.errors import VerificationError
 from registry_tools.models import loader, manifest
 from registry_tools.models.trust_policy import TrustPolicy
-from tests.support.constants import IRIS_COLUMNS
+from tests.support.constants import IRIS_COLUMNS, LONG
 from tests.support.crafted_models import load, save_model
 from tests.support.registries import GOOD, Change, Place, crafted, evidence_folder, renew_manifest
 
@@ -242,13 +242,18 @@ def test_a_manifest_with_double_or_indirect_names_is_not_readable(
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("recorded_predictions.json", b"{"),
-        ("recorded_predictions.json", b'{"rows": 3, "predictions": [], "probabilities": null}'),
         ("recorded_predictions.json", b"[" * 5000),
-        ("holdout.parquet", b"no parquet"),
         ("training_rows.npz", pickle.dumps([1])),
-        ("training_rows.npz", b"\x93NUMPY"),
-        ("training_rows.npz", b"PK\x03\x04"),
+        *(
+            pytest.param(file, content, marks=LONG)
+            for file, content in (
+                ("recorded_predictions.json", b"{"),
+                ("recorded_predictions.json", b'{"rows": 3, "predictions": [], "probabilities": null}'),
+                ("holdout.parquet", b"no parquet"),
+                ("training_rows.npz", b"\x93NUMPY"),
+                ("training_rows.npz", b"PK\x03\x04"),
+            )
+        ),
     ],
 )
 def test_damaged_evidence_refuses_a_promotion(

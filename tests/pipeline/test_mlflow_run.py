@@ -109,7 +109,14 @@ def test_training_through_a_tracking_server(tracking_server: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:{port}", "sqlite:////dev/null/mlflow.db", "sqlite://", "mlflow.db"]
+    "address",
+    [
+        "http://127.0.0.1:{port}",
+        *(
+            pytest.param(address, marks=pytest.mark.slow)
+            for address in ("sqlite:////dev/null/mlflow.db", "sqlite://", "mlflow.db")
+        ),
+    ],
 )
 def test_an_unavailable_store_is_reported_in_one_line(address: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -127,9 +134,8 @@ def test_an_unavailable_store_is_reported_in_one_line(address: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "uri", ["models:/iris@staging", pytest.param("models:/iris/Staging", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("uri", ["models:/iris@staging", "models:/iris/Staging"])
 def test_mlflow_models_serve_predicts_with_the_stage(
     uri: str, store: str, start: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,7 @@ def test_a_server_swaps_in_only_versions_with_a_verdict(
     eventually(lambda: client.get("/model").json()["version"] == 2)
 
 
+@pytest.mark.slow
 def test_a_server_does_not_start_without_a_verdict(model: str, policy: Path) -> None:
     command = [BIN / "registry-tools", "serve", f"{model}@{STAGE}", "--require-verdict", "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from registry_tools.cli.main import main
-from tests.support.gated import Gated, add_users, gated_server, write_policy
+from tests.support.gated import Gated, write_policy
 from tests.support.tracking_servers import signed_in
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="session")
-def _gated_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
-    with gated_server(empty_database, tmp_path_factory.mktemp("approvals")) as running:
-        add_users(running.uri)
-        yield running
-
-
 @pytest.fixture
-def gated(_gated_server: Gated) -> Gated:
+def gated(gated_registry: Gated) -> Gated:
     """The server with a policy that asks for the approval of ana or ben."""
     write_policy(
-        _gated_server.folder, approvals={"count": 1, "by": ["ana", "ben"]}, rollback=["oncall", "ana"]
+        gated_registry.folder, approvals={"count": 1, "by": ["ana", "ben"]}, rollback=["oncall", "ana"]
     )
-    return _gated_server
+    return gated_registry
 
 
 @pytest.fixture

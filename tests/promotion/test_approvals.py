@@ -77,6 +77,7 @@ def test_requester_and_registrar_may_not_approve_and_the_policy_names_the_approv
     assert run("trainer", "promote", f"{name}/1", *to)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_rejection_stops_the_promotion_until_its_user_approves(gated: Gated, run: Run) -> None:
     name = gated.model()
     gated.evaluate(name, 1)
@@ -198,6 +199,7 @@ def test_options_of_the_gates_contradict_the_policy(gated: Gated, run: Run) -> N
         )
 
 
+@pytest.mark.slow
 def test_a_move_by_another_tool_is_recorded_with_its_user_and_its_reason(gated: Gated, run: Run) -> None:
     name = gated.model()
     gated.evaluate(name, 1)

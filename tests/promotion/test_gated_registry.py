@@ -114,7 +114,9 @@ def test_a_move_in_the_ui_between_claim_and_alias_is_not_undone(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("user", "action"), [("oncall", "rollback"), ("trainer", "promote")])
+@pytest.mark.parametrize(
+    ("user", "action"), [("oncall", "rollback"), pytest.param("trainer", "promote", marks=pytest.mark.slow)]
+)
 def test_only_its_own_client_moves_the_stage_back_for_an_interrupted_event(
     user: str, action: str, gated: Gated, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

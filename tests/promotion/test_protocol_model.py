@@ -8,9 +8,8 @@ import pytest
 
 from tests.promotion import protocol_model
 from tests.promotion.protocol_model import REPAIR, Client, State, Violation, explore
-from tests.support.constants import IS_LONG
+from tests.support.constants import LONG
 
-LONG = pytest.mark.skipif(not IS_LONG, reason="set REGISTRY_TOOLS_TEST_LONG=1 after a change of the protocol")
 REFUSALS = {"is_gated": True, "refusals_left": 2}
 
 

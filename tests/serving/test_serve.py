@@ -173,6 +173,7 @@ def test_a_promotion_and_a_rollback_reach_live_traffic_without_a_lost_request(
     assert all(predictions == expected[version] for _, version, predictions in responses)
 
 
+@pytest.mark.slow
 def test_a_changed_file_does_not_take_over(serve: Serve, model: str, local: Place) -> None:
     client = serve(f"{model}@production")
     local.client.set_model_version_tag(model, "2", DIGEST_TAG, "0" * 64)
@@ -347,7 +348,8 @@ def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     assert process.wait(timeout=120) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_with_exit_code_0_on_a_signal(client: httpx.Client, number: signal.Signals) -> None:
     process: subprocess.Popen[bytes] = client.process  # type: ignore[attr-defined]
     process.send_signal(number)
@@ -359,7 +361,7 @@ def test_it_ends_with_exit_code_0_on_a_signal(client: httpx.Client, number: sign
     [
         ("nonsense", "names no version and no stage", 2),
         ("nobody@production", "no registered model", 1),
-        ("trained@nowhere", "no version of", 1),
+        pytest.param("trained@nowhere", "no version of", 1, marks=pytest.mark.slow),
     ],
 )
 def test_a_reference_that_cannot_be_served_is_an_error_of_one_line(

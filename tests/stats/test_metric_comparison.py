@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from registry_tools.stats.metric import Outcomes
 from registry_tools.stats.metric_comparison import MetricComparison, compare_metrics
+from tests.support.constants import LONG
 
 CLASSES = np.array(["a", "b", "c"])
 Given = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -77,7 +78,9 @@ def test_the_exact_test_decides_which_is_better_corrected_for_all_metrics() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "rows", "pages"), [(10, 3_000, 200), (100, 5_000, 40)])
+@pytest.mark.parametrize(
+    ("classes", "rows", "pages"), [(10, 3_000, 200), pytest.param(100, 5_000, 40, marks=LONG)]
+)
 def test_of_equal_versions_one_is_called_better_on_one_page_of_twenty_at_most(
     classes: int, rows: int, pages: int
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from registry_tools.mlflow_store import heartbeat, stages
 from tests.support import registries
+from tests.support.constants import LONG
+from tests.support.gated import Gated, add_users, gated_server
 from tests.support.postgres import Postgres, has_postgres, postgres
 from tests.support.registries import EQUAL, GOOD, Place
 
@@ -41,7 +43,15 @@ def guarded_place(
         yield place
 
 
-@pytest.fixture(params=["sqlite_place", pytest.param("server_place", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def gated_registry(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
+    """A server with a gated store and users; each test writes its policy and registers its models."""
+    with gated_server(empty_database, tmp_path_factory.mktemp("gated")) as running:
+        add_users(running.uri)
+        yield running
+
+
+@pytest.fixture(params=["sqlite_place", pytest.param("server_place", marks=[pytest.mark.slow, LONG])])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A registry with three trained runs: on SQLite, and behind a server."""
     found: Place = request.getfixturevalue(request.param)

@@ -261,10 +261,10 @@ def write_report(command: Sequence[str], address: str, path: Path) -> None:
     )
 
 
-_OF_A_GATED_SERVER = (console_request, alias_refused, alias_set)
+OF_A_GATED_SERVER = (console_request, alias_refused, alias_set)
 PICTURES: dict[str, Callable[[Page, str], None]] = {
     each.__name__: each
-    for each in (runs, sweep, compare, report, losses, monitoring, console_history, *_OF_A_GATED_SERVER)
+    for each in (runs, sweep, compare, report, losses, monitoring, console_history, *OF_A_GATED_SERVER)
 }
 
 

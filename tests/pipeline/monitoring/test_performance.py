@@ -221,6 +221,7 @@ def test_other_predictions_are_drift(line: pd.DataFrame, tmp_path: Path) -> None
     assert "predictions" in run_monitor("line", log).analysis.where()
 
 
+@pytest.mark.slow
 def test_a_table_without_predictions_is_predicted_and_retrained(
     line: pd.DataFrame, line_csv: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_table_without_a_column_of_a_role_is_refused_before_the_retraining(
         retraining(first, tmp_path / "grown.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("parameter", ["metric", "threshold"])
 def test_a_function_that_a_version_names_is_not_run(

@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import SIZE, PageLog, contrast
+from tests.support.constants import LONG
 from tests.support.mlflow_ui import (
     FOUR,
     axis_titles,
@@ -25,7 +26,7 @@ from tests.support.mlflow_ui import (
     runs_of,
     wait_for_lines,
 )
-from tests.support.screenshots import PICTURES, take, write_report
+from tests.support.screenshots import OF_A_GATED_SERVER, PICTURES, take, write_report
 from tests.support.servers import eventually, example
 
 
@@ -191,7 +192,13 @@ def test_the_reports_work_without_network_script_and_mouse(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=LONG) if each in OF_A_GATED_SERVER else name
+        for name, each in PICTURES.items()
+    ],
+)
 def test_a_screenshot_of_the_readme_can_be_taken_again(
     browser: Browser, address: str, name: str, tmp_path: Path
 ) -> None:

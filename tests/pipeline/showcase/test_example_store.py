@@ -112,6 +112,7 @@ def test_the_store_has_every_kind_of_entity_to_show(shown: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_production_version_predicts_and_the_store_stays_unchanged(shown: str, tmp_path: Path) -> None:
     before = files(tmp_path / "moved elsewhere")
     done = subprocess.run(

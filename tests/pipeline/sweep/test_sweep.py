@@ -31,7 +31,7 @@ from pipeline.sweep import identity
 from pipeline.sweep.sweep import sweep
 from registry_tools.errors import UnsupportedOperation
 from registry_tools.task import CLASSIFICATION, REGRESSION
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
 from tests.support.spark import require_spark
 
@@ -293,6 +293,7 @@ def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
     assert client.search_registered_models() == []
 
 
+@LONG
 @pytest.mark.slow
 def test_a_process_that_is_killed_costs_its_trial_and_not_the_sweep(
     store: str, start: Start, tmp_path: Path
@@ -446,6 +447,7 @@ def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
     assert sweep(params.replace(n_trials=7)).resumed == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_resumes_from_a_copy_of_the_table(store: str, table_csv: Path) -> None:
     params = SweepParams(data=str(table_csv), target="kind", name="own", model="knn", n_trials=3, plots=False)
     first = sweep(params)
@@ -522,7 +524,7 @@ def test_the_result_says_whether_the_best_beats_the_untuned_default(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "spark"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("spark", marks=LONG)])
 def test_a_trial_over_its_time_is_killed_and_the_others_count(
     engine: str, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -536,6 +538,7 @@ def test_a_trial_over_its_time_is_killed_and_the_others_count(
     assert result.failures == ("TimeoutError: took longer than 20 s",)
 
 
+@LONG
 @pytest.mark.slow
 def test_a_sweep_over_its_time_trains_the_best_so_far(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     forest = dataclasses.replace(ESTIMATORS["random_forest"], space={"n_estimators": (1, 1_000_000)})
@@ -548,6 +551,7 @@ def test_a_sweep_over_its_time_trains_the_best_so_far(store: str, monkeypatch: p
     assert sorted(run.info.status for run in found.values()) == ["FINISHED", "FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_finished_trial_in_its_time_fails(store: str) -> None:
     forest = {"n_estimators": 1_000_000}
     params = SweepParams(model="random_forest", model_params=forest, n_trials=2, timeout="1s")

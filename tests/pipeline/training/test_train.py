@@ -235,7 +235,13 @@ def test_equal_parameters_give_bit_equal_predictions(store: str) -> None:
     assert first.predict_proba(rows).tobytes() == second.predict_proba(rows).tobytes()
 
 
-@pytest.mark.parametrize("model", models_of(CLASSIFICATION))
+@pytest.mark.parametrize(
+    "model",
+    [
+        model if model == "knn" else pytest.param(model, marks=pytest.mark.slow)
+        for model in models_of(CLASSIFICATION)
+    ],
+)
 def test_every_model_logs_the_same_metrics_and_loads(model: str, store: str) -> None:
     result = train(TrainParams(model=model, max_iter=50 if "boost" in model else 200))
     assert set(result.metrics) >= METRICS
@@ -356,7 +362,7 @@ def test_a_version_that_cannot_be_registered_leaves_no_empty_model(
     assert MlflowClient().search_registered_models() == []
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [pytest.param(".csv", marks=pytest.mark.slow), ".parquet"])
 def test_the_registered_model_takes_the_raw_table(suffix: str, store: str, table_csv: Path) -> None:
     path = table_csv.with_suffix(suffix)
     if suffix == ".parquet":
@@ -387,6 +393,7 @@ def test_a_subset_is_logged_as_other_data_than_its_table(store: str) -> None:
     assert len(digests) == 2
 
 
+@pytest.mark.slow
 def test_a_failure_before_the_stage_leaves_no_version(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     train(TrainParams(plots=False))
 

@@ -47,6 +47,7 @@ def ask(client: httpx.Client, row: list[float] | None = None) -> str:
     return reply.headers["x-request-id"]
 
 
+@pytest.mark.slow
 def test_rows_and_predictions_are_found_again_by_the_request_id(
     serve: Serve, model: str, tmp_path: Path
 ) -> None:

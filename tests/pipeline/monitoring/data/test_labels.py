@@ -102,6 +102,7 @@ def test_labels_of_other_requests_are_reported(tmp_path: Path) -> None:
     assert "the request ids differ: the labels have 'x', the rows have 'r0'" in live.notes
 
 
+@pytest.mark.slow
 def test_late_labels_do_not_stop_the_monitoring_run(
     local: Place, model: str, tmp_path: Path, capsys: Any
 ) -> None:
