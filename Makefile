@@ -41,7 +41,7 @@ run: $(VENV)/.run ## Train and register a version in staging, then promote it to
 	@$(BIN)/$(TRAIN) $(ARGS)
 	@$(BIN)/registry-tools promote $(TRAINED) --to production --reason "make run" $(GATES)
 
-test: $(VENV)/.test ## Run the tests, in at most four minutes: ARGS="--cov" prints the coverage.
+test: $(VENV)/.test ## Run the tests, in about five minutes on two cores: ARGS="--cov" prints the coverage.
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/.test $(VENV)/.spark $(VENV)/.docs ## Run the slow tests, which take minutes or install packages.
