@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import environment
-from tests.support.constants import IRIS_ROW, ROOT
+from tests.support.constants import IRIS_ROW, LONG, ROOT
 from tests.support.servers import BIN
 from tests.support.serving import Serve
 
@@ -57,6 +57,7 @@ def test_the_server_works_without_uvloop(
     assert process.wait(timeout=100) == 0
 
 
+@LONG
 @pytest.mark.slow
 def test_a_model_is_trained_tuned_promoted_and_used_without_posix(tmp_path: Path) -> None:
     python, tools = Path(sys.executable), BIN / "registry-tools"
@@ -85,6 +86,7 @@ def test_a_model_is_trained_tuned_promoted_and_used_without_posix(tmp_path: Path
     assert "swept version 1" in without_posix(tmp_path, *sweep)
 
 
+@LONG
 @pytest.mark.slow
 def test_only_the_server_names_what_windows_lacks(tmp_path: Path) -> None:
     """The type checker knows the standard library of each platform."""

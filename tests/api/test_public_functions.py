@@ -30,7 +30,7 @@ from registry_tools import (
     unset,
     verify,
 )
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.registries import GOOD, POOR, Place
 
 PAGE = ROOT / "docs" / "reference" / "python.md"
@@ -67,6 +67,7 @@ def test_the_docstring_of_a_function_describes_each_parameter(name: str) -> None
     assert described == set(inspect.signature(function).parameters)
 
 
+@LONG
 @pytest.mark.slow
 def test_a_version_is_promoted_and_rolled_back_with_its_history(local: Place) -> None:
     name = local.model(GOOD, POOR)

@@ -27,7 +27,7 @@ from registry_tools.api import scoring
 from registry_tools.cli.main import cli, main
 from registry_tools.errors import InputError
 from tests.support.commands import environment, error_of, run
-from tests.support.constants import IRIS_COLUMNS, ROOT
+from tests.support.constants import IRIS_COLUMNS, LONG, ROOT
 from tests.support.registries import GOOD, Place
 from tests.support.tables import rows, write
 
@@ -209,6 +209,7 @@ def test_no_rows_are_an_output_with_the_right_columns(
     assert schema.field("prediction").type == pa.int64()
 
 
+@LONG
 @slow
 def test_a_table_with_text_and_missing_values_is_scored_as_predict_does_without_a_warning(
     store: str, table_csv: Path, tmp_path: Path, capfd: Any
@@ -232,6 +233,7 @@ def test_a_table_with_text_and_missing_values_is_scored_as_predict_does_without_
     pd.testing.assert_frame_equal(*both, check_dtype=False)
 
 
+@LONG
 @slow
 def test_a_folder_of_part_files_is_the_same_table_as_one_file(
     local: Place, tmp_path: Path, capsys: Any
@@ -257,6 +259,7 @@ def test_a_folder_of_part_files_is_the_same_table_as_one_file(
         assert "exists and is not an empty folder" in error
 
 
+@LONG
 @slow
 @pytest.mark.timeout(900)
 def test_a_million_rows_with_text_are_scored_as_predict_names_does(
@@ -283,6 +286,7 @@ def test_a_million_rows_with_text_are_scored_as_predict_names_does(
         pd.testing.assert_frame_equal(found[table.columns], table, check_dtype=False)
 
 
+@LONG
 @slow
 def test_columns_are_kept_and_named_as_asked(local: Place, tmp_path: Path, capsys: Any) -> None:
     ref = f"{local.model(GOOD)}/1"
@@ -307,6 +311,7 @@ def test_columns_are_kept_and_named_as_asked(local: Place, tmp_path: Path, capsy
     assert "no column 'idd' to keep; it has 'id'" in error_of(capsys, *argv, "--keep", "idd")
 
 
+@LONG
 @slow
 def test_text_is_read_whatever_its_form(local: Place, tmp_path: Path, capsys: Any) -> None:
     ref, table = f"{local.model(GOOD)}/1", rows(1000).assign(town="Kö;ln")
@@ -499,6 +504,7 @@ def test_the_entry_point_that_scores_has_the_options_of_its_command_and_their_de
             assert entry["parameters"][name]["default"] == options[name].get_default(context)
 
 
+@LONG
 @slow
 def test_mlflow_run_scores(local: Place, tmp_path: Path) -> None:
     given, output = tmp_path / "in.csv", tmp_path / "out.parquet"

@@ -240,6 +240,7 @@ def memory_of(pid: int) -> int:
     return max((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), default=0)
 
 
+@LONG
 @slow
 @pytest.mark.timeout(800)
 def test_an_executor_that_is_killed_costs_no_row(
@@ -297,6 +298,7 @@ def on_spark(local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     ]
 
 
+@LONG
 @slow
 def test_without_rejects_a_bad_row_fails_the_job_and_leaves_no_output(
     on_spark: list[str], local: Place, tmp_path: Path, capsys: Any

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from registry_tools.cli.main import main
+from tests.support.constants import LONG
 from tests.support.registries import EQUAL, GOOD, Place, crafted
 
 HOSTILE = "\x1b[2Jred\nproduction  iris version 9\x9b1m\u2028\u202e\x07"
@@ -69,6 +70,7 @@ def test_tags_description_reason_and_actor_print_no_control_characters(
         json.loads(output(capsys, *command, "--json"))
 
 
+@LONG
 @pytest.mark.slow
 def test_pages_hold_no_control_characters(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     ref = crafted(local, rename_classes)

@@ -18,7 +18,7 @@ import yaml
 from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
-from tests.support.constants import IRIS_ROW, ROOT
+from tests.support.constants import IRIS_ROW, LONG, ROOT
 from tests.support.estimators import Tracer
 from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, free_port, wait_until_up
@@ -113,6 +113,7 @@ def test_each_mistake_is_reported_in_one_line(local: Place, capsys: pytest.Captu
     assert result_of(capsys, "history", name) == []
 
 
+@LONG
 @pytest.mark.slow
 def test_a_dry_run_prints_the_verdict_and_returns_its_exit_code(
     local: Place, capsys: pytest.CaptureFixture[str]
@@ -127,6 +128,7 @@ def test_a_dry_run_prints_the_verdict_and_returns_its_exit_code(
     assert len(result_of(capsys, "history", name)) == 1
 
 
+@LONG
 @pytest.mark.slow
 def test_the_reason_of_a_refusal_is_printed_once_where_output_and_errors_meet(local: Place) -> None:
     """On a terminal, and in a log of both streams; stderr alone has the reason as well."""
@@ -154,6 +156,7 @@ def test_the_reason_of_a_refusal_is_printed_once_where_output_and_errors_meet(lo
     assert "the digest tags of the version were removed" in refused(*verify, code=1, **apart)
 
 
+@LONG
 @pytest.mark.slow
 def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     name = local.model()
@@ -169,6 +172,7 @@ def test_external_changes_are_reported_and_recorded(local: Place, capsys: pytest
     assert main(["verify", f"{name}@production"]) == 0
 
 
+@LONG
 @pytest.mark.slow
 def test_a_model_that_runs_code_on_load_is_neither_promoted_nor_run(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -203,6 +207,7 @@ def local_rows() -> Any:
     return pd.DataFrame([IRIS_ROW], columns=["a", "b", "c", "d"])
 
 
+@LONG
 @pytest.mark.slow
 def test_the_entry_point_promotes(local: Place, capsys: pytest.CaptureFixture[str]) -> None:
     entry = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]["promote"]
@@ -226,6 +231,7 @@ def test_the_entry_point_promotes(local: Place, capsys: pytest.CaptureFixture[st
     ]
 
 
+@LONG
 @pytest.mark.slow
 def test_after_a_rollback_mlflow_serves_the_version_before_by_alias_and_by_legacy_stage(
     local: Place, start: Any, tmp_path: Path

@@ -25,7 +25,7 @@ from registry_tools.mlflow_store import runs
 from registry_tools.models import artifacts
 from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.commands import error_of, run
-from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, LONG
 from tests.support.estimators import Tracer
 from tests.support.registries import Place
 
@@ -214,6 +214,7 @@ def test_the_options_that_it_needs_are_asked_for(files: Path, capsys: pytest.Cap
     assert "model name 'a/b' is not usable" in err
 
 
+@LONG
 @pytest.mark.slow
 def test_a_new_registry_is_made_only_for_a_version(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -255,6 +256,7 @@ def test_the_files_hold_nothing_that_needs_trust(files: Path, capsys: pytest.Cap
     assert DIGEST_TAG in client.get_model_version("lesson", "1").tags
 
 
+@LONG
 @pytest.mark.slow
 def test_a_version_with_a_trusted_type_is_promoted(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = make_pipeline(

@@ -13,7 +13,7 @@ import pytest
 
 from registry_tools.mlflow_store import stages
 from tests.support.commands import environment
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.registries import Place
 from tests.support.servers import eventually, free_port, wait_until_up
 
@@ -69,6 +69,7 @@ def test_the_ui_of_a_store_prints_no_warnings_and_ends_at_ctrl_c_without_traceba
     assert "Traceback" not in log
 
 
+@LONG
 @pytest.mark.slow
 def test_a_test_that_times_out_prints_its_own_traceback_only(tmp_path: Path) -> None:
     (tmp_path / "test_hanging.py").write_text(

@@ -14,7 +14,7 @@ import pytest
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.promotion import history, promote, rollback
 from registry_tools.refs import ModelRef
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.documents import fenced
 from tests.support.postgres import Postgres, has_postgres, postgres
 from tests.support.registries import EQUAL, GOOD, Place
@@ -62,6 +62,7 @@ def shared(guarded_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return guarded_place
 
 
+@LONG
 def test_a_backup_restored_elsewhere_is_complete(shared: Place, database: Postgres, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
     promote_version(shared, name, GOOD)
@@ -97,6 +98,7 @@ def test_a_backup_restored_elsewhere_is_complete(shared: Place, database: Postgr
             assert there.holder(name) == EQUAL
 
 
+@LONG
 def test_each_user_has_exactly_the_documented_permissions(shared: Place, tmp_path: Path) -> None:
     name = shared.model(GOOD, EQUAL)
     promote_version(shared, name, GOOD)

@@ -20,7 +20,7 @@ from pipeline.params.definitions import TrainParams
 from pipeline.training.train import train
 from registry_tools import load_model
 from tests.support.commands import error_of, run
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.servers import BIN, end_group, free_port, wait_until_up
 from tests.support.tracking_servers import server_over
 
@@ -100,6 +100,7 @@ def upload(bucket: fs.FileSystem, content: pd.DataFrame, path: str) -> str:
     return f"s3://bucket/{path}"
 
 
+@LONG
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_model_is_trained_kept_and_scored_in_a_bucket(
     form: str, bucket: fs.FileSystem, here: None, tmp_path: Path, capsys: Any

@@ -29,6 +29,7 @@ from registry_tools.promotion.event import OPEN
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
+from tests.support.constants import LONG
 from tests.support.postgres import Postgres, has_postgres
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, eventually, free_port, wait_until_up
@@ -128,6 +129,7 @@ def legacy(place: Place, name: str, stage: str) -> set[int]:
     return {int(v.version) for v in found if v.current_stage == stage}
 
 
+@LONG
 def test_eight_trainings_register_and_promote_at_the_same_time(shared: Place, tmp_path: Path) -> None:
     name = f"together-{os.getpid()}"
     done = subprocess.run(
@@ -203,6 +205,7 @@ def test_the_legacy_stage_follows_with_the_other_postgres_driver(
     assert "were not set" not in caplog.text
 
 
+@LONG
 @pytest.mark.parametrize(
     ("step", "held", "repaired"),
     [("evaluate", GOOD, []), ("close", EQUAL, ["promote 2 → production was left open; now applied"])],
@@ -249,6 +252,7 @@ def test_a_database_failure_during_a_promotion_loses_no_stage(
     assert rollback.rollback(shared.client, name, "production", reason="back").version == GOOD
 
 
+@LONG
 def test_without_its_database_each_command_prints_one_line_and_serving_continues(
     shared: Place,
     database: Postgres,

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.documents import assert_same, commands, fenced, reader_in
 from tests.support.servers import BIN
 
 PAGE = (ROOT / "docs" / "how-to" / "your-own-table.md").read_text()
 
 
+@LONG
 @pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(600)
 def test_the_steps_of_the_page_work_as_written(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from tests.support.documents import reader_in
 from tests.support.servers import free_port
 
 PAGES = (
-    *("predict-a-number", "explain-predictions"),
-    *(pytest.param(page, marks=LONG) for page in ("rare-classes", "honest-splits")),
+    "explain-predictions",
+    *(pytest.param(page, marks=LONG) for page in ("predict-a-number", "rare-classes", "honest-splits")),
 )
 
 

@@ -92,6 +92,7 @@ def test_the_commands_on_a_trained_model_print_the_documented_output(
     assert_shown(project, shown)
 
 
+@LONG
 @pytest.mark.slow
 def test_tables_are_read_as_their_page_shows(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "read-a-table.md").read_text()

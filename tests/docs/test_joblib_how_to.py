@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.docs.test_documents import assert_shown, blocks, conversations, fresh_checkout
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 
 PAGE = (ROOT / "docs" / "how-to" / "from-a-joblib-file.md").read_text()
 
 
+@LONG
 @pytest.mark.slow
 def test_a_reader_gets_from_the_file_to_a_stage_as_the_page_shows(tmp_path: Path) -> None:
     project = fresh_checkout(tmp_path)

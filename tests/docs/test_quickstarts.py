@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.documents import copy_of_the_project, fenced
 from tests.support.servers import BIN
 
 
 @pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("tool", ["uv", "pip"])
+@pytest.mark.parametrize("tool", ["uv", pytest.param("pip", marks=LONG)])
 def test_a_quickstart_ends_with_a_version_in_production(tool: str, tmp_path: Path) -> None:
     folder = tmp_path / "my clone"
     copy_of_the_project(folder)

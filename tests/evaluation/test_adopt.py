@@ -18,6 +18,7 @@ from registry_tools.cli.main import main
 from registry_tools.mlflow_store import stages
 from registry_tools.models import artifacts, manifest
 from registry_tools.policy.tag_names import DIGEST_TAG
+from tests.support.constants import LONG
 from tests.support.registries import GOOD, Place, evidence_folder, on_server, on_sqlite, renew_manifest
 from tests.support.signing_keys import write_keys
 
@@ -281,6 +282,7 @@ def test_an_adopted_version_is_signed_and_copied_with_its_evidence(
     assert load_model(f"{plain}/1", tracking_uri=uri, public_key="ours.pub.pem").info.version == 1
 
 
+@LONG
 @pytest.mark.slow
 @on_server
 def test_versions_are_compared_on_evaluation_data(

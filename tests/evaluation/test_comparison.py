@@ -10,6 +10,7 @@ from registry_tools.cli.main import main
 from registry_tools.evaluation.comparison import Comparison
 from registry_tools.mlflow_store.registry import VersionInfo
 from tests.support.commands import error_of
+from tests.support.constants import LONG
 from tests.support.registries import GOOD, POOR, Place
 
 
@@ -20,6 +21,7 @@ def test_equal_parameters_in_two_forms_are_no_difference() -> None:
     assert values == {"C": ["1.0", "2.0"], "drop": [None, None], "dtypes": ["{}", "{}"], "note": ["", ""]}
 
 
+@LONG
 @pytest.mark.slow
 def test_two_versions_are_compared_by_the_metric_that_the_user_names(
     local: Place, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ from registry_tools.evaluation.eval_data import read_eval_data
 from registry_tools.evaluation.evaluate import evaluate
 from registry_tools.evaluation.gate_options import GateOptions
 from registry_tools.evaluation.verdict import Verdict
+from tests.support.constants import LONG
 from tests.support.registries import Place
 
 
@@ -71,6 +72,7 @@ def test_training_rows_are_found_in_a_holdout_with_a_column_more(local: Place, n
     assert 40 <= metrics["excluded_rows"] <= 56  # four rows of five were in the training of both
 
 
+@LONG
 @pytest.mark.slow
 def test_evaluation_data_tells_the_training_rows_of_both_versions(
     local: Place, name: str, tmp_path: Path
@@ -91,6 +93,7 @@ def test_evaluation_data_tells_the_training_rows_of_both_versions(
     assert not _verdict(local, name, 1, 2, eval_data=short).passed
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("learnt", "judged"), [("csv", "parquet"), ("parquet", "csv"), ("parquet", "parquet")]

@@ -21,6 +21,7 @@ from registry_tools.errors import InputError
 from registry_tools.files import csv_rows
 from registry_tools.files.input_files import InputFile, open_files
 from registry_tools.refs import parse_ref
+from tests.support.constants import LONG
 from tests.support.registries import GOOD, Place
 from tests.support.tables import rows, write
 
@@ -83,6 +84,7 @@ def test_a_csv_that_is_another_when_its_rows_are_read_is_named(tmp_path: Path) -
             list(work)
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before the first row", "in the middle"])
 @pytest.mark.parametrize(

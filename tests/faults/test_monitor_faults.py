@@ -24,7 +24,7 @@ from registry_tools.mlflow_store import registry, runs, stages
 from registry_tools.mlflow_store.tags import DRIFT_TAG
 from registry_tools.models import manifest
 from registry_tools.promotion import history
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.monitored import (
     NAMES,
     SHIFTED,
@@ -281,6 +281,7 @@ def has_runs(place: Place, name: str, count: int) -> bool:
     return len(ids) == count and len(place.client.search_runs(ids)) > count
 
 
+@LONG
 @pytest.mark.slow
 def test_two_monitors_at_once_start_one_retraining(
     local: Place, model: str, start: Start, tmp_path: Path
@@ -297,6 +298,7 @@ def test_two_monitors_at_once_start_one_retraining(
     assert local.holder(model) == 3
 
 
+@LONG
 @pytest.mark.usefixtures("passing")
 @pytest.mark.slow
 def test_two_monitors_at_once_roll_back_once(local: Place, start: Start, tmp_path: Path) -> None:
@@ -315,6 +317,7 @@ def test_two_monitors_at_once_roll_back_once(local: Place, start: Start, tmp_pat
     assert [act.outcome for act in done].count("applied") == 1
 
 
+@LONG
 @pytest.mark.slow
 def test_a_killed_monitor_is_ended_by_the_next(
     local: Place, model: str, start: Start, tmp_path: Path
@@ -335,6 +338,7 @@ def test_a_killed_monitor_is_ended_by_the_next(
     ]  # its cooldown holds, as after one that failed
 
 
+@LONG
 @pytest.mark.slow
 def test_the_project_runs_the_monitor_and_ends_as_it_did(local: Place, tmp_path: Path) -> None:
     name = local.model(GOOD)

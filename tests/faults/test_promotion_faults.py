@@ -31,7 +31,7 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import history, promote, recovery, rollback
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.refs import ModelRef
-from tests.support.constants import IS_LONG
+from tests.support.constants import IS_LONG, LONG
 from tests.support.registries import EQUAL, GOOD, Place, on_server, on_sqlite
 
 pytestmark = pytest.mark.slow
@@ -129,6 +129,7 @@ def move(place: Place, name: str, version: int) -> None:
     promote.promote(place.client, ref, "production", GateOptions(margin=0.9), reason="go on")
 
 
+@LONG
 @on_sqlite
 @by_step
 def test_after_a_kill_the_next_promotion_goes_on(place: Place, step: Step, held: int, entry: int) -> None:
@@ -162,6 +163,7 @@ def test_after_a_kill_repair_completes_the_event(place: Place, step: Step, held:
     assert recovery.verify(place.client, ModelRef(name, stage="production"), TrustPolicy()).passed
 
 
+@LONG
 @on_server
 @pytest.mark.parametrize(
     "step", [Step(EventLog, EventLog.claim, "after"), Step(stages, stages.move_alias, "after")], ids=str
@@ -234,7 +236,7 @@ def move_for_ever(name: str, seed: int) -> None:
             continue  # the stage moved, holds that version already, or held no other one
 
 
-@pytest.mark.parametrize("place", ["sqlite_place", "guarded_place"], indirect=True)
+@pytest.mark.parametrize("place", [pytest.param("sqlite_place", marks=LONG), "guarded_place"], indirect=True)
 def test_four_processes_move_a_stage_while_one_of_them_is_killed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def versions_in(output: Path) -> set[int]:
     return set(table["model_version"].unique().to_pylist())
 
 
+@LONG
 @pytest.mark.parametrize("output", ["out.parquet", "out/"])
 def test_two_scorings_to_one_output_leave_the_whole_result_of_one(
     output: str, local: Place, many: Path, tmp_path: Path, start: Start
@@ -113,6 +114,7 @@ def test_two_scorings_to_one_output_leave_the_whole_result_of_one(
     assert os.listdir(folder) == [target.name]
 
 
+@LONG
 @pytest.mark.parametrize("returns", ["before the end", "after the end"])
 def test_a_tracking_server_that_is_restarted_costs_no_row(
     returns: str, local: Place, many: Path, tmp_path: Path, start: Start

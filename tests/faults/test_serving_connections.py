@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tritonclient.utils import InferenceServerException
 
-from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, LONG
 from tests.support.registries import EQUAL, Place
 from tests.support.servers import BIN, eventually, free_port, memory
 from tests.support.serving import Serve, worker_of
@@ -67,6 +67,7 @@ def test_what_takes_too_long_is_given_up(serve: Serve, local: Place) -> None:
     eventually(lambda: client.post("/predict", json={"features": IRIS_ROW}).status_code == 200)
 
 
+@LONG
 def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--timeout", "10", "--queue", "1")
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=120) as half:
@@ -84,6 +85,7 @@ def test_more_than_may_wait_are_refused_and_half_a_body_is_given_up(serve: Serve
     eventually(lambda: client.post("/predict", json={"features": IRIS_ROW}).status_code == 200)
 
 
+@LONG
 def test_idle_and_half_sent_connections_are_closed(serve: Serve, model: str) -> None:
     client = serve(f"{model}@production", "--timeout", "1")
     address = (client.base_url.host, client.base_url.port)

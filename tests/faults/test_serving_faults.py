@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression, SGDOneClassSVM
 from registry_tools import load_model
 from registry_tools.mlflow_store import stages
 from registry_tools.policy.tag_names import DIGEST_TAG
-from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, LONG
 from tests.support.registries import EQUAL, GOOD, POOR, Change, Place, crafted, train_all
 from tests.support.servers import BIN, end_group, eventually, free_port, memory, metric, wait_until_up
 from tests.support.serving import POLL, ROWS, Serve, under_load, worker_of
@@ -68,6 +68,7 @@ def total_memory(client: httpx.Client) -> int:
     return sum(map(memory, map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())))
 
 
+@LONG
 def test_a_rollback_reaches_the_server_within_its_poll_and_a_second(serve: Serve, local: Place) -> None:
     name = local.model(GOOD, POOR)
     for version, options in ((1, ()), (2, ("--force", "--reason", "a test"))):
@@ -100,6 +101,7 @@ def of_fewer_columns(folder: Path, content: dict[str, Any]) -> None:
     skops.io.dump(fitted, folder / "model.skops")
 
 
+@LONG
 @pytest.mark.parametrize("change", [unfitted, of_a_strange_type, cut_off, of_fewer_columns])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_broken_version_does_not_take_over(

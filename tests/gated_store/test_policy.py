@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.constants import LONG
 from tests.support.gated import Gated, gated_server, refusal, write_policy
 
 
@@ -62,6 +63,7 @@ def test_a_stage_that_the_policy_begins_to_protect_stays_until_there_is_evidence
     assert gated.aliases(name) == {"production": 2}  # the move deletes other spellings
 
 
+@LONG
 @pytest.mark.slow
 def test_a_server_without_the_variable_moves_nothing_and_a_server_without_users_has_no_approvers(
     empty_database: Path, tmp_path: Path

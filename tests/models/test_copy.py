@@ -28,6 +28,7 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.promotion import promote, recovery
 from registry_tools.refs import ModelRef, parse_ref
 from tests.support.commands import run
+from tests.support.constants import LONG
 from tests.support.registries import EQUAL, GOOD, Place, crafted, on_server
 from tests.support.servers import BIN
 from tests.support.signing_keys import write_keys
@@ -62,6 +63,7 @@ def run_states(target: Place, name: str) -> list[str]:
     return [run.info.status for run in target.client.search_runs([found.experiment_id])]
 
 
+@LONG
 @pytest.mark.slow
 @on_server
 def test_a_copy_has_metrics_tags_evidence_and_signature(place: Place, target: Place, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from registry_tools.models.trust_policy import TrustPolicy
 from registry_tools.policy.tag_names import DIGEST_TAG, EVIDENCE_DIGEST_TAG
 from registry_tools.promotion import history
 from registry_tools.refs import parse_ref
+from tests.support.constants import LONG
 from tests.support.registries import GOOD, Place, evidence_folder
 
 
@@ -93,6 +94,7 @@ def test_evidence_that_was_changed_is_named_by_the_integrity_gate(
     assert main(["verify", f"{name}/2"]) == 0
 
 
+@LONG
 @pytest.mark.slow
 def test_a_rollback_to_a_version_with_changed_evidence_is_refused(
     local: Place, name: str, capsys: pytest.CaptureFixture[str]

@@ -133,6 +133,7 @@ def test_a_hostile_model_is_refused_and_no_code_runs(
     assert not (tmp_path / "model.joblib").exists()
 
 
+@LONG
 @pytest.mark.slow
 def test_scoring_refuses_a_model_that_would_crash_in_one_line(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]

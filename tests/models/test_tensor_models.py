@@ -19,7 +19,7 @@ from registry_tools import load_model
 from registry_tools.cli.main import main
 from registry_tools.errors import InputError, UnsupportedOperation
 from tests.support.commands import error_of, run
-from tests.support.constants import IRIS_ROW
+from tests.support.constants import IRIS_ROW, LONG
 
 _IRIS = load_iris()
 
@@ -108,6 +108,7 @@ def test_predict_takes_features_and_files_by_position(rows_csv: Path, eval_csv: 
     assert "'x' is not a number" in error_of(capsys, "predict", ref, "--features", "1,2,3,x")
 
 
+@LONG
 @pytest.mark.slow
 def test_tensor_versions_are_verified_and_promoted(eval_csv: Path, capsys: Any) -> None:
     first, second = log_version(_IRIS.data.astype("float32")), log_version(_IRIS.data)
@@ -123,6 +124,7 @@ def test_tensor_versions_are_verified_and_promoted(eval_csv: Path, capsys: Any) 
     assert run(capsys, "show", "petals@production")["version"] == 2
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["columns", "fewer columns", "narrower type"])
 def test_a_version_that_does_not_take_the_same_tensor_is_refused(

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from registry_tools import load_model
 from registry_tools.cli.main import main
 from tests.support.commands import environment
-from tests.support.constants import IRIS_ROW, ROOT
+from tests.support.constants import IRIS_ROW, LONG, ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
 
 
@@ -36,6 +36,7 @@ def runs(client: MlflowClient) -> list[Any]:
     return client.search_runs(found)
 
 
+@LONG
 @pytest.mark.slow
 def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     done = mlflow_run(store, "max_iter=150", "test_size=0.25", 'model_params={"C": 0.5}')
@@ -56,6 +57,7 @@ def test_mlflow_run_resumes_the_run_that_it_opened(store: str) -> None:
     assert kind == "custom_model_development"
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "line"),
@@ -77,6 +79,7 @@ def test_a_mistyped_parameter_leaves_no_run_and_no_version(parameters: str, line
     assert client.search_registered_models() == []
 
 
+@LONG
 @pytest.mark.slow
 def test_mlflow_run_trains_on_a_csv_table(store: str, table_csv: Path) -> None:
     done = mlflow_run(store, f"data={table_csv}", "target=kind", "name=other", "split=hash")
@@ -85,6 +88,7 @@ def test_mlflow_run_trains_on_a_csv_table(store: str, table_csv: Path) -> None:
     assert "'planet' is left out: it is constant" in done.stderr
 
 
+@LONG
 @pytest.mark.slow
 def test_training_through_a_tracking_server(tracking_server: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -172,6 +176,7 @@ def test_a_python_without_the_packages_names_the_fix(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@LONG
 @pytest.mark.slow
 def test_two_first_trainings_at_once_both_register(tmp_path: Path) -> None:
     command = [BIN / "python", "-m", "pipeline", "train"]

@@ -21,6 +21,7 @@ from registry_tools.policy.records import Held
 from registry_tools.policy.tag_names import head_tag, verdict_tag
 from registry_tools.refs import parse_ref
 from tests.support.commands import error_of
+from tests.support.constants import LONG
 from tests.support.policies import NOW, keys, signed, statement_for, write_policy
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.servers import BIN, eventually, metric
@@ -188,6 +189,7 @@ def verdicts_of(ref: str) -> list[tuple[bool, str]]:
     return [(gate.passed, gate.message) for gate in verify(ref).gates if gate.gate == "verdict"]
 
 
+@LONG
 @pytest.mark.slow
 def test_verify_reports_the_verdicts_and_checks_them_by_the_policy(
     model: str, local: Place, policy: Path, monkeypatch: pytest.MonkeyPatch

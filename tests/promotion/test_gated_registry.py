@@ -23,6 +23,7 @@ from registry_tools.promotion import history as histories
 from registry_tools.promotion.event import OPEN, Event
 from registry_tools.refs import ModelRef
 from tests.promotion.conftest import Run, history, policy
+from tests.support.constants import LONG
 from tests.support.gated import Gated, add_users, gated_server, write_policy
 from tests.support.tracking_servers import signed_in
 
@@ -175,6 +176,7 @@ def move_by_command(gated: Gated, name: str, action: str) -> Event:
     return state.move(state.draft(action, version, "worse", Verdict(())))
 
 
+@LONG
 @pytest.mark.slow
 def test_the_next_command_completes_a_move_that_a_restart_interrupted(
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -201,6 +203,7 @@ def test_the_next_command_completes_a_move_that_a_restart_interrupted(
         assert (event.outcome, event.actor) == ("applied", "trainer")
 
 
+@LONG
 @pytest.mark.slow
 def test_an_approver_needs_no_more_than_edit(
     empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

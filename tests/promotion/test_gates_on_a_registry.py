@@ -29,6 +29,7 @@ from registry_tools.models.trust_policy import TRUSTED_TYPES, TrustPolicy
 from registry_tools.promotion import history, promote, rollback
 from registry_tools.refs import ModelRef
 from tests.support.commands import error_of
+from tests.support.constants import LONG
 from tests.support.registries import EQUAL, GOOD, POOR, Place
 
 ROWS = 200
@@ -129,6 +130,7 @@ def test_a_recall_on_too_few_rows_of_its_class_is_refused(local: Place) -> None:
     assert evaluate(local.client, *versions, replace(options, metric="recall:0")).passed
 
 
+@LONG
 @pytest.mark.slow
 def test_repeated_rows_count_once(local: Place, capsys: Any) -> None:
     name = log(memorizing(predictions_wrong_in(range(2))), memorizing(LABELS))
@@ -237,6 +239,7 @@ class Constant(mlflow.pyfunc.PythonModel):
         return predicted.where(model_input["x"] != 7, self.value).to_numpy()
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_a_prediction_that_is_no_value_is_refused_and_its_row_named(value: Any, local: Place) -> None:

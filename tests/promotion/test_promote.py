@@ -41,6 +41,7 @@ from registry_tools.promotion import deletion, history, promote, recovery, rollb
 from registry_tools.promotion.event_log import EventLog
 from registry_tools.promotion.promote import Promotion
 from registry_tools.refs import ModelRef
+from tests.support.constants import LONG
 from tests.support.registries import EQUAL, GOOD, POOR, Place, on_server
 from tests.support.servers import BIN
 from tests.support.tracking_servers import server
@@ -201,6 +202,7 @@ def test_a_version_in_the_stage_already_is_not_promoted_again(place: Place) -> N
         promote_version(place, name, GOOD)
 
 
+@LONG
 @pytest.mark.slow
 @on_server
 def test_rollbacks_go_further_back_and_never_to_and_fro(place: Place) -> None:
@@ -410,6 +412,7 @@ def test_thresholds_that_pass_are_shown(local: Place) -> None:
     assert figures["thresholds"] == pytest.approx({"accuracy": 0.9667, "log_loss": 0.1589}, 1e-3)
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "message"),
@@ -510,6 +513,7 @@ def test_files_that_differ_are_named_and_never_loaded(tampered: tuple[Place, str
     assert place.holder(name) == 2
 
 
+@LONG
 @pytest.mark.slow
 def test_a_rollback_skips_a_version_whose_files_differ(tampered: tuple[Place, str, Path]) -> None:
     place, name, folder = tampered
@@ -540,6 +544,7 @@ def test_the_trusted_types_that_a_model_lists_itself_are_ignored(local: Place) -
         load_model(f"{name}/2", tracking_uri=local.uri)
 
 
+@LONG
 @pytest.mark.slow
 def test_a_user_with_read_permission_gets_one_line_and_changes_nothing(
     guarded_place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -578,6 +583,7 @@ def test_a_user_with_read_permission_gets_one_line_and_changes_nothing(
     assert json.loads(as_reader("history", name, "--json").stdout)[0]["version"] == EQUAL
 
 
+@LONG
 @pytest.mark.slow
 def test_a_registry_failure_during_a_promotion_is_repaired_afterwards(
     empty_database: Path, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -669,6 +675,7 @@ def interrupted_once(step: Callable[..., Any]) -> Callable[..., Any]:
     return first_interrupted
 
 
+@LONG
 @pytest.mark.slow
 def test_a_stage_emptied_externally_is_recorded_and_compared_with_its_last_version(local: Place) -> None:
     name = local.model()
@@ -685,6 +692,7 @@ def test_a_stage_emptied_externally_is_recorded_and_compared_with_its_last_versi
     assert back.version == GOOD
 
 
+@LONG
 @pytest.mark.slow
 def test_the_target_of_a_rollback_is_not_deleted_after_external_deletions(local: Place) -> None:
     name = local.model(GOOD, EQUAL, GOOD)

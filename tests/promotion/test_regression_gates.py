@@ -13,6 +13,7 @@ from registry_tools.cli.main import main
 from registry_tools.evaluation.verdict import GateResult
 from registry_tools.models.evidence import Evaluation, write_evaluation
 from tests.support.commands import error_of
+from tests.support.constants import LONG
 from tests.support.registries import Place, evidence_folder, renew_manifest
 from tests.support.regressions import (
     FEATURES,
@@ -51,6 +52,7 @@ def trained(local: Place, registered: str) -> str:
     return registered
 
 
+@LONG
 @pytest.mark.slow
 def test_regressions_are_compared_by_their_squared_errors(local: Place, trained: str) -> None:
     gates = judge(local, f"{trained}/2")
@@ -114,6 +116,7 @@ def test_a_group_that_is_harmed_by_its_errors_is_named(local: Place, trained: st
     assert "site='north': rmse 71.177 against 58.084 on 74 rows, p(worse) 0.000127" in gate.message
 
 
+@LONG
 @pytest.mark.slow
 def test_the_metric_of_the_champion_decides_unless_the_user_names_one(local: Place) -> None:
     name = regressions(local, GOOD, SIMILAR)

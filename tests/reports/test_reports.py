@@ -26,6 +26,7 @@ from registry_tools.reports.comparison import comparison_page
 from registry_tools.reports.history import history_page
 from registry_tools.stats.metric import Outcomes
 from registry_tools.stats.paired_metric import compare_shares
+from tests.support.constants import LONG
 from tests.support.registries import EQUAL, GOOD, Place
 from tests.support.stores import Trained
 
@@ -248,6 +249,7 @@ def test_both_commands_write_a_page_from_a_real_registry(
     assert "register version 2 in staging" in file.read_text()
 
 
+@LONG
 @pytest.mark.slow
 def test_gate_command_json_and_page_show_one_interval(
     local: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,7 @@ import tritonclient.grpc
 
 from registry_tools.cli.main import main
 from tests.support.commands import run
+from tests.support.constants import LONG
 from tests.support.registries import Place
 from tests.support.regressions import FEATURES, GOOD, regressions
 from tests.support.servers import free_port
@@ -19,6 +20,7 @@ ROWS = FEATURES.head(3)
 EXPECTED = pytest.approx(GOOD.predict(ROWS))
 
 
+@LONG
 def test_each_protocol_and_command_gives_the_numbers_of_the_estimator(
     local: Place, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:

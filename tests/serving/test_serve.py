@@ -26,7 +26,7 @@ from registry_tools.mlflow_store import stages
 from registry_tools.policy.tag_names import DIGEST_TAG
 from tests.support.constants import IRIS_COLUMNS as NAMES
 from tests.support.constants import IRIS_ROW as ROW
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import BIN, eventually, free_port, metric, wait_until_up
 from tests.support.serving import ROWS, Serve, under_load
@@ -248,6 +248,7 @@ def test_the_access_log_holds_requests_and_never_values(serve: Serve, model: str
     assert "secret" not in log
 
 
+@LONG
 @pytest.mark.slow
 def test_a_start_without_the_registry_serves_from_the_cache(serve: Serve, model: str, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
@@ -316,6 +317,7 @@ def test_the_first_unusual_request_costs_the_usual_ones_nothing(client: httpx.Cl
     assert reply.json() == csv.json() == {"predictions": [1]}
 
 
+@LONG
 @pytest.mark.slow
 def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(
     serve: Serve, model: str, local: Place
@@ -375,6 +377,7 @@ def test_a_reference_that_cannot_be_served_is_an_error_of_one_line(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@LONG
 @pytest.mark.slow
 def test_a_model_of_mixed_columns_is_served_by_every_protocol(
     serve: Serve, store: str, table_csv: Path

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 IRIS_ROW = [6.0, 2.5, 4.5, 1.5]
 IRIS_COLUMNS = [*("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")]
-# More examples, and tests that take minutes and of which other tests show the most: before a release, and
-# after a change of their subject.
+# More examples, and tests that take long and of which other tests show the most: on GitHub, before a release,
+# and after a change of their subject.
 IS_LONG = "REGISTRY_TOOLS_TEST_LONG" in os.environ
-LONG = pytest.mark.skipif(not IS_LONG, reason="it takes minutes: set REGISTRY_TOOLS_TEST_LONG=1 to run it")
+LONG = pytest.mark.skipif(not IS_LONG, reason="it takes long: set REGISTRY_TOOLS_TEST_LONG=1 to run it")

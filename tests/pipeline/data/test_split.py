@@ -21,6 +21,7 @@ from pipeline.training.model_pipeline import resolve_model
 from pipeline.training.scoring import measure, predict_outcomes
 from registry_tools.stats.metric import METRICS, find_metric
 from registry_tools.task import CLASSIFICATION, REGRESSION
+from tests.support.constants import LONG
 
 
 def load(
@@ -194,17 +195,19 @@ def test_folds_are_repeated_with_other_seeds(tmp_path: Path) -> None:
     assert folds[0][1].tolist() == make_folds(dataset, params)[0][1].tolist()
 
 
-SPLITS: list[tuple[Callable[[int], pd.DataFrame], dict[str, Any]]] = [
-    (repeated, {}),
-    (repeated, {"split": "hash"}),
-    (patients, {"group": "patient"}),
-    (patients, {"group": "patient", "split": "hash", "test_size": 0.35}),
-    (measurements, {"time": "day", "drop": ("day",)}),
+SPLITS = [
+    pytest.param(repeated, {}, id="rows"),
+    pytest.param(repeated, {"split": "hash"}, id="hash", marks=LONG),
+    pytest.param(patients, {"group": "patient"}, id="group"),
+    pytest.param(
+        patients, {"group": "patient", "split": "hash", "test_size": 0.35}, id="group-hash", marks=LONG
+    ),
+    pytest.param(measurements, {"time": "day", "drop": ("day",)}, id="time"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("make", "values"), SPLITS, ids=["rows", "hash", "group", "group-hash", "time"])
+@pytest.mark.parametrize(("make", "values"), SPLITS)
 def test_random_labels_give_chance_level_in_every_split(
     make: Callable[[int], pd.DataFrame], values: dict[str, Any], tmp_path: Path
 ) -> None:

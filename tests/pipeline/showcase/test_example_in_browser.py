@@ -162,6 +162,7 @@ def test_a_version_links_to_its_run_with_the_model_card_and_the_images(page: Pag
         eventually(lambda shown=picture: coloured(shown.screenshot()) > 200)
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_reports_work_without_network_script_and_mouse(

@@ -25,7 +25,7 @@ from sklearn.datasets import load_iris
 
 from pipeline.showcase import servers
 from registry_tools.mlflow_store import stages
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.servers import BIN, free_port, wait_until_up
 
 EXAMPLE = ROOT / "mlruns_example"
@@ -126,6 +126,7 @@ def test_the_production_version_predicts_and_the_store_stays_unchanged(shown: st
     assert files(tmp_path / "moved elsewhere") == before
 
 
+@LONG
 @pytest.mark.slow
 def test_the_monitor_works_on_a_version_of_the_example_store(shown: str, tmp_path: Path) -> None:
     rows = load_iris(as_frame=True).data.sample(300, replace=True, random_state=1)
@@ -180,6 +181,7 @@ def test_a_store_of_an_older_mlflow_is_upgraded_in_the_copy(start: Start, tmp_pa
     assert files(old) == before
 
 
+@LONG
 @pytest.mark.slow(minutes=3)
 @pytest.mark.timeout(900)
 def test_two_builds_of_the_store_differ_only_in_times_and_ids(tmp_path: Path) -> None:

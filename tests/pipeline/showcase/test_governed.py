@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.cli import main
 from tests.support.commands import environment
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.servers import eventually, free_port
 
 
@@ -28,6 +28,7 @@ def run(command: str, folder: Path, sign_in: str) -> subprocess.CompletedProcess
     )
 
 
+@LONG
 @pytest.mark.slow(minutes=1)
 def test_the_printed_commands_promote_the_version_and_ctrl_c_ends_the_server(
     tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]

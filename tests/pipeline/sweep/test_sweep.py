@@ -188,6 +188,7 @@ def test_a_sweep_of_all_models_leaves_out_those_that_cannot_be_fitted(
     assert [record for record in caplog.messages if "is left out of the sweep" in record]
 
 
+@LONG
 @pytest.mark.slow
 def test_what_is_found_does_not_depend_on_how_many_work(store: str) -> None:
     alone = sweep(SweepParams(n_trials=10, max_iter=50, plots=False, name="alone"))
@@ -267,6 +268,7 @@ def test_a_killed_sweep_is_resumed_by_the_same_command(store: str, start: Start)
     assert len(client.search_model_versions("name = 'iris'")) == 1
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_leaves_what_is_done_and_kills_the_rest(
@@ -328,6 +330,7 @@ def test_a_sweep_that_another_resumed_registers_nothing(store: str) -> None:
     assert client.search_registered_models() == []
 
 
+@LONG
 @pytest.mark.slow
 def test_two_sweeps_of_one_name_at_once_do_not_touch_each_other(store: str, start: Start) -> None:
     both = [started(start, "--n-trials", "8") for _ in range(2)]
@@ -386,6 +389,7 @@ CHANGES = [
 ]
 
 
+@LONG
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_sweep_uses_no_trial_of_another_space_code_or_package(
     change: Callable[[pytest.MonkeyPatch, Path], None],
@@ -424,6 +428,7 @@ def test_a_child_counts_only_with_the_parameters_that_the_study_asks_for(store: 
     assert again.best.params == first.best.params
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_finished_sweep_is_extended(sampler: str, store: str) -> None:
@@ -469,6 +474,7 @@ def test_a_sweep_over_tuples_is_resumed(store: str, monkeypatch: pytest.MonkeyPa
     assert sweep(params).resumed == first.finished
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_an_interrupted_sweep_asks_for_the_same_trials_after_its_resume(sampler: str, store: str) -> None:
@@ -560,6 +566,7 @@ def test_a_sweep_without_a_finished_trial_in_its_time_fails(store: str) -> None:
     assert MlflowClient(store).search_registered_models() == []
 
 
+@LONG
 @pytest.mark.slow
 def test_a_sweep_outlives_a_restart_of_the_tracking_server(
     start: Start, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -588,6 +595,7 @@ def test_a_sweep_outlives_a_restart_of_the_tracking_server(
     assert {run.info.status for run in found.values()} == {"FINISHED"}
 
 
+@LONG
 @pytest.mark.slow
 def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
     store: str, start: Start, tmp_path: Path
@@ -612,6 +620,7 @@ def test_mlflow_run_starts_a_sweep_and_takes_up_a_killed_one(
     assert "of them before" in (tmp_path / "process-1.log").read_text()
 
 
+@LONG
 @pytest.mark.slow
 def test_spark_finds_what_processes_find(store: str) -> None:
     require_spark()

@@ -31,7 +31,7 @@ from registry_tools.models import artifacts
 from registry_tools.models.evidence import read_training_rows
 from registry_tools.models.manifest import digest_of, manifest_of
 from registry_tools.task import CLASSIFICATION
-from tests.support.constants import IRIS_ROW
+from tests.support.constants import IRIS_ROW, LONG
 from tests.support.stores import Trained
 
 METRICS = {"accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_auc"}
@@ -225,6 +225,7 @@ def test_the_stage_and_its_legacy_mirror_name_the_newest_version(trained: Traine
     assert legacy == {1: "Archived", 2: "Staging"}
 
 
+@LONG
 @pytest.mark.slow
 def test_equal_parameters_give_bit_equal_predictions(store: str) -> None:
     params = TrainParams(model="random_forest", split="hash")

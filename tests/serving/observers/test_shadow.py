@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from registry_tools.mlflow_store import stages
-from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, LONG
 from tests.support.registries import GOOD, POOR, Place
 from tests.support.servers import eventually, metric
 from tests.support.serving import Serve
@@ -41,6 +41,7 @@ def ask(client: httpx.Client, times: int = 1) -> None:
         assert reply.headers["x-model-version"] == "1"
 
 
+@LONG
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_shadow_predictions_are_compared_and_never_returned(
     serve: Serve, model: str, local: Place, workers: str

@@ -13,7 +13,7 @@ from mlflow.entities import Span, Trace
 
 from registry_tools.serving.engine.request_steps import RequestSteps
 from registry_tools.serving.observers.tracing import tracer_from_environment
-from tests.support.constants import IRIS_COLUMNS, IRIS_ROW
+from tests.support.constants import IRIS_COLUMNS, IRIS_ROW, LONG
 from tests.support.servers import free_port
 from tests.support.serving import Serve
 
@@ -79,6 +79,7 @@ def test_each_prediction_request_is_a_trace_at_an_mlflow_server(
     assert (root.trace_id.removeprefix("tr-"), root.parent_id) == (TRACE_ID, PARENT_ID)
 
 
+@LONG
 @pytest.mark.slow
 def test_a_receiver_that_is_down_costs_no_request(
     serve: Serve, model: str, monkeypatch: pytest.MonkeyPatch

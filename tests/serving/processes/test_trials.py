@@ -25,7 +25,7 @@ from sklearn.linear_model import LinearRegression
 from registry_tools.mlflow_store import stages
 from registry_tools.models.trust_policy import TRUSTED_TYPES
 from registry_tools.serving.rollout.trials import trials_folder
-from tests.support.constants import IRIS_ROW
+from tests.support.constants import IRIS_ROW, LONG
 from tests.support.registries import GOOD, POOR, Change, Place, crafted
 from tests.support.servers import BIN, eventually
 from tests.support.serving import Serve, end, server_processes, versions
@@ -110,6 +110,7 @@ def pickled(kind: type[BaseEstimator]) -> Change:
     return change
 
 
+@LONG
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -133,6 +134,7 @@ def test_a_version_that_fails_its_trial_does_not_take_over(
     eventually(lambda: server_processes(client) == before)
 
 
+@LONG
 def test_a_version_that_passes_its_trial_and_ends_workers_does_not_take_over(
     serve: Serve, local: Place
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_version_that_passes_its_trial_and_ends_workers_does_not_take_over(
     assert served() == 1
 
 
+@LONG
 def test_jobs_of_a_model_take_threads_and_no_processes(serve: Serve, local: Place) -> None:
     name = crafted(local, pickled(Parallel)).partition("/")[0]
     stages.move_alias(local.client, name, "production", 1)
@@ -166,6 +169,7 @@ def test_jobs_of_a_model_take_threads_and_no_processes(serve: Serve, local: Plac
     eventually(lambda: client.get("/model").json()["version"] == 2)
 
 
+@LONG
 def test_a_version_within_its_limits_passes_its_trial_with_blas_and_arrow(serve: Serve, local: Place) -> None:
     name = crafted(local, pickled(Wrapping)).partition("/")[0]
     stages.move_alias(local.client, name, "production", 1)
@@ -174,6 +178,7 @@ def test_a_version_within_its_limits_passes_its_trial_with_blas_and_arrow(serve:
     eventually(lambda: client.get("/model").json()["version"] == 2)
 
 
+@LONG
 def test_a_version_that_has_passed_is_not_tried_again(
     serve: Serve, local: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +238,7 @@ def test_passed_trials_are_kept_in_a_folder_of_the_user_alone(
     assert (tmp_path / "other").stat().st_mode & 0o777 == 0o700
 
 
+@LONG
 def test_a_first_version_that_fails_its_trial_is_an_error_of_one_line(local: Place) -> None:
     ref = crafted(local, pickled(Crashing))
     done = subprocess.run(

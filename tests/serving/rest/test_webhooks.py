@@ -25,7 +25,7 @@ from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from registry_tools.mlflow_store import stages
 from registry_tools.policy.tag_names import DIGEST_TAG
-from tests.support.constants import IRIS_ROW
+from tests.support.constants import IRIS_ROW, LONG
 from tests.support.registries import EQUAL, GOOD, POOR, Place
 from tests.support.servers import BIN, end_group, eventually, free_port, wait_until_up
 from tests.support.serving import Serve, server_processes, versions
@@ -179,6 +179,7 @@ def test_without_a_secret_file_the_server_takes_no_webhooks(reader: httpx.Client
     assert "--webhook-secret-file" in reply.json()["error"]
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_webhook_reaches_every_worker_and_the_shadow(
@@ -275,6 +276,7 @@ def test_a_webhook_of_a_real_mlflow_server_brings_a_promotion_to_traffic(
     assert served_version(client) == "2"
 
 
+@LONG
 @pytest.mark.slow
 def test_a_burst_of_webhooks_causes_one_poll_after_the_poll_in_progress(
     serve: Serve, mlflow_server: tuple[Place, subprocess.Popen[bytes], Path], tmp_path: Path

@@ -23,7 +23,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from tests.support.constants import ROOT
+from tests.support.constants import LONG, ROOT
 from tests.support.servers import BIN, free_port
 from tests.support.serving import Serve
 
@@ -87,6 +87,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         np.testing.assert_allclose(values, wanted)
 
 
+@LONG
 @pytest.mark.parametrize("binary", [False, True])
 def test_the_clients_of_triton_get_every_output(served: Any, binary: bool) -> None:
     name, http_port, grpc_port, columns, expected = served
@@ -131,6 +132,7 @@ def kserve_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@LONG
 def test_the_clients_of_kserve_get_every_output(served: Any, kserve_python: Path) -> None:
     name, http_port, grpc_port, columns, expected = served
     inputs = [
