@@ -389,7 +389,6 @@ CHANGES = [
 ]
 
 
-@LONG
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_sweep_uses_no_trial_of_another_space_code_or_package(
     change: Callable[[pytest.MonkeyPatch, Path], None],
