@@ -87,7 +87,7 @@ def evaluate(
     'ci'
     """
     candidate, stage = parse_ref(ref), stage_name(to)
-    rules = require_policy(policy)
+    found = require_policy(policy)
     try:
         lifetime = parse_duration(expires) if isinstance(expires, str) else expires
     except ValueError as error:
@@ -96,7 +96,7 @@ def evaluate(
         connect(tracking_uri),
         candidate,
         stage,
-        rules,
+        found,
         Path(key),
         password=os.environ.get(PASSWORD_VARIABLE),
         expires=lifetime,

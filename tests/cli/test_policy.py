@@ -118,4 +118,6 @@ def test_the_missing_conditions_of_a_version_are_listed(
     found = run(capsys, "policy", "explain", f"{model}/1", "production")
     assert (found["version"], found["missing"]) == (1, [])
     assert main(["policy", "explain", f"{model}@production", "production"]) == 0
-    assert f"ready      {model} version 1 may enter production" in capsys.readouterr().out
+    assert f"held       {model} version 1 is in production" in capsys.readouterr().out
+    assert main(["policy", "explain", f"{model}/2", "staging"]) == 0
+    assert f"ready  {model} version 2 may enter staging" in capsys.readouterr().out

@@ -122,11 +122,7 @@ def test_only_its_own_client_moves_the_stage_back_for_an_interrupted_event(
     user: str, action: str, gated: Gated, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # oncall may roll back and trainer may not, so neither may decide about the event of the other.
-    write_policy(gated.folder)
-    name = gated.model("one", "two", "three")
-    gated.promote(name, 1)
-    gated.promote(name, 2)
-    gated.evaluate(name, 3)
+    name = model_with_two_moves(gated)
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -149,11 +145,7 @@ def test_only_its_own_client_moves_the_stage_back_for_an_interrupted_event(
 def test_a_rollback_is_completed_while_another_user_promotes(
     gated: Gated, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_policy(gated.folder)
-    name = gated.model("one", "two", "three")
-    gated.promote(name, 1)
-    gated.promote(name, 2)
-    gated.evaluate(name, 3)
+    name = model_with_two_moves(gated)
     move_alias, codes = stages.move_alias, []
 
     def overtaken(client: Any, *arguments: Any) -> None:
@@ -166,6 +158,16 @@ def test_a_rollback_is_completed_while_another_user_promotes(
         assert move_by_command(gated, name, "rollback").outcome == "applied"
     assert (codes, gated.aliases(name)) == ([1], {"production": 1})
     assert run("oncall", "repair", name)[1] == "nothing to repair\n"
+
+
+def model_with_two_moves(gated: Gated) -> str:
+    """Return a model whose production moved to 1 and then to 2; version 3 has a verdict for the next move."""
+    write_policy(gated.folder)
+    name = gated.model("one", "two", "three")
+    gated.promote(name, 1)
+    gated.promote(name, 2)
+    gated.evaluate(name, 3)
+    return name
 
 
 def move_by_command(gated: Gated, name: str, action: str) -> Event:

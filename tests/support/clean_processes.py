@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ class _Forks:
     def __init__(self, folder: Path) -> None:
         self.address = str(folder / "socket")
         self.process: subprocess.Popen[bytes] | None = None
+        self.lock = threading.Lock()  # tests promote in several threads
 
     def run(self, command: list[str], *, timeout: float, **options: Any) -> Any:
         """Do as `subprocess.run` does; a call with a time limit of its own starts Python."""
@@ -40,7 +42,8 @@ class _Forks:
             files = {name: str(Path(folder, name)) for name in ("stdin", "stderr")}
             Path(files["stdin"]).write_bytes(options["input"])
             call = {"arguments": command[3:], "cwd": options["cwd"], "env": options["env"], **files}
-            self._connect(connection)
+            with self.lock:
+                self._connect(connection)
             connection.sendall(json.dumps(call).encode() + b"\n")
             code = int(connection.makefile().readline())
             return SimpleNamespace(returncode=code, stderr=Path(files["stderr"]).read_bytes())

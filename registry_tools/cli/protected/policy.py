@@ -126,23 +126,25 @@ def explain(model: str, stage: str, policy_file: str | None, as_json: bool, trac
     from registry_tools.policy.policy_file import require_policy
     from registry_tools.promotion.stage_evidence import missing_conditions
 
-    rules = require_policy(policy_file)
-    found = rules.stage(ref.name, where)
+    policy = require_policy(policy_file)
+    rules = policy.stage(ref.name, where)
     version, gaps = None, None
     if ref.version is not None or ref.stage is not None:
         client = connect(tracking_uri)
-        version = registry.find_version(client, ref).version
-        gaps = missing_conditions(client, ref, where, rules)
-    rows = explanation.explain(found) if found is not None else []
+        version = registry.find_version(client, ref)
+        gaps = missing_conditions(client, ref, where, policy)
+    rows = explanation.explain(rules) if rules is not None else []
     if as_json:
         texts = [{"rule": rule, "text": text} for rule, text in rows]
-        content = {"model": ref.name, "stage": where, "protected": found is not None, "rules": texts}
-        print_json(content | {"version": version, "missing": gaps})
+        content = {"model": ref.name, "stage": where, "protected": rules is not None, "rules": texts}
+        print_json(content | {"version": version.version if version else None, "missing": gaps})
         return
     rows = rows or [("stage", f"the policy does not protect {where} of {ref.name}")]
-    if gaps is not None:
-        title = f"{ref.name} version {version}"
-        rows += [("missing", f"{title}: {gap}") for gap in gaps] or [("ready", f"{title} may enter {where}")]
+    if version is not None and gaps is not None:
+        title = f"{ref.name} version {version.version}"
+        is_held = where in version.stages
+        done = ("held", f"{title} is in {where}") if is_held else ("ready", f"{title} may enter {where}")
+        rows += [("missing", f"{title}: {gap}") for gap in gaps] or [done]
     print_columns(rows)
 
 
